@@ -1,0 +1,230 @@
+"""The builder: from a row of `VARIANTS` to a `keras.Model`, with keras.applications' signature."""
+
+import contextlib
+import difflib
+import functools
+import gc
+import sys
+
+import keras
+
+from keras_resnet import blocks, weights as weights_files
+from keras_resnet.variants import VARIANTS
+
+# Layers of the head, in keras.applications' words.
+POOLING_LAYERS = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}
+
+_DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), or features.
+
+    The arguments stand in the order of `keras.applications`.
+
+    Args:
+        include_top: whether pooling and the classifier end the net.
+        weights: None for random He initialisation, or the path of a `.keras` or `.weights.h5` file
+            saved from the same net.
+        input_tensor: Keras tensor (n, h, w, c) to build the net on, instead of a new input.
+        input_shape: (h, w, c), or (c, h, w) under the channels-first data format. Sides may be
+            None or at least {min_size} pixels; any number of channels. Default: {size} x {size} x 3.
+        pooling: without a top: None for the last feature map (n, h/{min_size}, w/{min_size}, c), "avg" or
+            "max" for vectors (n, c).
+        classes: number of classes.
+        classifier_activation: "softmax", or None for logits. Scores are float32 under mixed precision.
+        name: name of the model, "{name}" by default.
+        shortcut: one of {shortcuts} (He et al. 2015, section 4.1; None: plain net).
+        stride_in: one of {strides_in}: the bottleneck's strided convolution ("3x3" is "v1.5").
+        dropout: rate before the classifier, 0 to 1.
+        zero_init_residual: start each residual branch's last gamma at zero (arXiv 1706.02677).
+    Returns:
+        `keras.Model`, inputs in whatever range it was or will be trained with.
+    Raises:
+        ValueError: for an argument outside the above, or weights that do not fit.
+    """
+
+
+def build(name, **arguments):
+    """Builds the variant called `name`; the arguments are those of `keras_resnet.ResNet50`.
+
+    Args:
+        name: one of `list_models()`.
+        **arguments: keyword arguments of the builder of that name.
+    Returns:
+        `keras.Model`.
+    Raises:
+        ValueError: if there is no such variant; the nearest names are given.
+    """
+    if name not in VARIANTS:
+        nearest = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.4)
+        raise ValueError(
+            f"There is no such model. Expected one of keras_resnet.list_models(). "
+            f"Received: {name!r}. Nearest: {', '.join(nearest) or 'none'}."
+        )
+    return BUILDERS[name](**arguments)
+
+
+def _make_builder(title, variant):
+    """Public builder of one row, with a real signature whose defaults are the row's."""
+
+    def builder(
+        include_top=True,
+        weights="imagenet" if variant.classes == 1000 else None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=variant.classes,
+        classifier_activation="softmax",
+        name=None,
+        *,
+        shortcut=variant.shortcuts[0],
+        stride_in=variant.strides_in[0],
+        dropout=0.0,
+        zero_init_residual=False,
+    ):
+        _check_choice(title, "shortcut", shortcut, variant.shortcuts)
+        _check_choice(title, "stride_in", stride_in, variant.strides_in)
+        _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
+        _check_head(classes, dropout)
+        path = weights_files.resolve(weights)
+        options = blocks.BlockOptions(
+            shortcut=shortcut,
+            stride_in=stride_in,
+            zero_init_residual=zero_init_residual,
+            padding=variant.padding,
+            kernel_initializer=keras.initializers.Zeros if path else blocks.he_normal,
+        )
+        allow_depth(sum(variant.depths))
+        with _collector_paused():
+            inputs = _inputs(variant, input_tensor, input_shape)
+            x = _feature_map(variant, inputs, options)
+            if include_top:
+                head = functools.partial(_classifier, classes=classes, activation=classifier_activation)
+                x = head(x, dropout=dropout, options=options)
+            elif pooling:
+                x = POOLING_LAYERS[pooling](name=f"{pooling}_pool")(x)
+            sources = keras.utils.get_source_inputs(inputs)
+            sources = sources[0] if len(sources) == 1 else sources
+            model = keras.Model(sources, x, name=name or title.lower())
+        if path:
+            weights_files.load(model, path)
+        return model
+
+    builder.__name__ = builder.__qualname__ = title
+    builder.__module__ = "keras_resnet"
+    builder.__doc__ = _DOC.format(
+        title=title,
+        source=variant.source,
+        min_size=variant.total_strides,
+        size=variant.image_size,
+        name=title.lower(),
+        shortcuts=variant.shortcuts,
+        strides_in=variant.strides_in,
+    )
+    return builder
+
+
+def allow_depth(num_blocks):
+    """Lets Keras walk a net of that many blocks, which it does by recursion, a call a layer.
+
+    Python's limit of 1,000 calls stops it at ResNet-1202. The limit stays raised, because
+    `load_model`, `clone_model` and every new `keras.Model` on the net walk it again.
+
+    Args:
+        num_blocks: residual blocks in the net; each has at most 10 layers.
+    """
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 20 * num_blocks))
+
+
+def _feature_map(variant, x, options):
+    """Stem and stages: (n, h, w, c) -> (n, h/total_strides, w/total_strides, filters)."""
+    x = variant.stem(x, variant.width, options)
+    for stage, depth in enumerate(variant.depths, start=1):
+        filters = variant.width * 2 ** (stage - 1)
+        for block in range(1, depth + 1):
+            strides = variant.strides(stage, block)
+            x = variant.block(x, filters, strides, options, f"stage{stage}_block{block}")
+    if variant.preactivation:
+        x = blocks.batch_norm(x, name="post_bn")
+        x = blocks.relu(x, name="post_relu")
+    return x
+
+
+def _classifier(x, *, classes, activation, dropout, options):
+    """Global average pooling and a dense layer whose scores are float32 whatever the policy."""
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.layers.Dense(
+        classes,
+        activation=activation,
+        kernel_initializer=options.kernel_initializer(),
+        dtype=keras.config.floatx(),
+        name="predictions",
+    )(x)
+
+
+def _inputs(variant, input_tensor, input_shape):
+    """The Keras tensor to build on, checked."""
+    if input_tensor is not None:
+        if not keras.utils.is_keras_tensor(input_tensor):
+            raise ValueError(
+                "input_tensor must be a Keras tensor, such as keras.Input(shape=(224, 224, 3)). "
+                f"Received: {type(input_tensor).__name__}."
+            )
+        _check_shape(variant, tuple(input_tensor.shape[1:]))
+        return input_tensor
+    if input_shape is None:
+        size = variant.image_size
+        input_shape = (size, size, 3) if blocks.channel_axis() == -1 else (3, size, size)
+    _check_shape(variant, tuple(input_shape))
+    return keras.Input(tuple(input_shape), name="image")
+
+
+def _check_shape(variant, shape):
+    channels_last = blocks.channel_axis() == -1
+    order = "(height, width, channels)" if channels_last else "(channels, height, width)"
+    sides = list(shape)
+    channels = sides.pop(-1 if channels_last else 0) if len(shape) == 3 else None
+    if channels is None or channels < 1:
+        raise ValueError(
+            f"input_shape must be {order} with the number of channels known. Received: input_shape={shape}."
+        )
+    smallest = variant.total_strides
+    if any(side is not None and side < smallest for side in sides):
+        raise ValueError(
+            f"The input is too small: the net divides height and width by {smallest}. Expected {order} with "
+            f"sides of at least {smallest} pixels, or None. Received: input_shape={shape}."
+        )
+
+
+def _check_choice(title, argument, value, allowed):
+    if value not in allowed:
+        expected = ", ".join(repr(choice) for choice in allowed)
+        raise ValueError(f"{title}: {argument} must be one of {expected}. Received: {argument}={value!r}.")
+
+
+def _check_head(classes, dropout):
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"classes must be a whole number of at least 1. Received: classes={classes!r}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a rate from 0 up to, not including, 1. Received: {dropout!r}.")
+
+
+@contextlib.contextmanager
+def _collector_paused():
+    """Pauses Python's cyclic garbage collector, which took a third of the time of building a net.
+
+    Everything that is made stays alive, so it scans the growing net again and again in vain
+    (figures: BUILD_NOTES.md, "Building").
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+BUILDERS = {title: _make_builder(title, variant) for title, variant in VARIANTS.items()}

@@ -1,0 +1,41 @@
+"""The trainer: tf.distribute, tf.data and Keras callbacks; run `python train/main.py --help`."""
+
+import os
+import sys
+
+
+def import_tensorflow_quietly():
+    """Imports TensorFlow without the dozen lines that its C++ side prints on every machine.
+
+    They are start-up remarks (oneDNN, no GPU found), written to the process's error stream before any
+    log level counts. What goes wrong in a run reaches us as Python errors, which stay visible.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(devnull, 2)
+        import tensorflow as tf
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
+    tf.get_logger().setLevel("ERROR")
+
+
+def run(main):
+    """Runs a command's `main` under absl; a user's mistake ends in one line and exit code 2.
+
+    Args:
+        main: function of the arguments that are no flags, called after flags are parsed.
+    """
+    from absl import app
+
+    def guarded(argv):
+        try:
+            return main(argv)
+        except ValueError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 2
+
+    app.run(guarded)

@@ -1,0 +1,379 @@
+"""Images: where they come from, and batches of them for training and for scoring.
+
+Every source yields elements {"image", "label", "index"}: a uint8 image (h, w, c), its class and its
+position in the source, from which its augmentation follows. Images stay uint8 until the model.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+SPLITS = ("train", "validation", "test")
+DEFAULT_IMAGE_SIZE = 224  # He 2015, section 3.4
+RESIZE_RATIO = 256 / 224  # shorter side before the centre crop (He 2015, section 3.4, testing)
+CACHE_BYTES = 2**30  # decoded images of a source up to this size stay in memory after the first epoch
+STREAM_SHUFFLE_IMAGES = 10_000  # encoded images held for shuffling where order comes from files
+FILL_BYTE = 116  # the ImageNet mean 0.449 as a pixel: what a crop shows beyond the image's edge
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Elements of one split in a fixed order.
+
+    Attributes:
+        elements: `tf.data.Dataset` of {"image", "label", "index"}, image as `decode` expects it.
+        num_images: how many there are.
+        num_indices: all indices are below this.
+        shuffle_images: elements to hold for shuffling.
+    """
+
+    elements: tf.data.Dataset
+    num_images: int
+    num_indices: int
+    shuffle_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One set of labelled images.
+
+    Attributes:
+        name: as in `--data`.
+        class_names: tuple of str, by label.
+        image_shape: (h, w, c) of the decoded images.
+        splits: dict from "train", "validation", "test" to `Split`.
+        decode: function from an element's image to uint8 (h, w, c).
+    """
+
+    name: str
+    class_names: tuple
+    image_shape: tuple
+    splits: dict
+    decode: Callable
+
+
+def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, download=False):
+    """Opens a data source; no image is decoded yet.
+
+    Where the source has no validation split, that share of the training images is held out, drawn by seed.
+
+    Args:
+        spec: "digits", "synthetic", "tfds:NAME" or "folder:PATH".
+        data_dir: folder of prepared TFDS data sets.
+        image_size: side in pixels to resize and crop to; 0: the source's own, or 224 if that varies.
+        validation_fraction: share from 0 to 1.
+        seed: whole number.
+        download: whether TFDS may download.
+    Returns:
+        `Source`.
+    Raises:
+        ValueError: if the source is unknown, absent, empty or has no labels.
+    """
+    kind, _, name = spec.partition(":")
+    if kind not in SOURCES:
+        raise ValueError(f"Expected data to be one of {', '.join(SOURCES)}. Received: {spec!r}.")
+    options = {"data_dir": data_dir, "download": download} if kind == "tfds" else {}
+    source = SOURCES[kind](name, image_size, **options)
+    splits = dict(source.splits)
+    if "validation" not in splits and "train" in splits:
+        splits |= _held_out(splits["train"], validation_fraction, seed)
+    decode = source.decode
+    if math.prod(source.image_shape) * sum(split.num_images for split in splits.values()) <= CACHE_BYTES:
+        splits = {name: _cached(split, decode) for name, split in splits.items()}
+        decode = _same
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits["validation"]  # ImageNet: published scores are those of its validation split
+    return dataclasses.replace(source, splits=splits, decode=decode)
+
+
+def find_split(source, name):
+    """The `Split` of that name.
+
+    Raises:
+        ValueError: if the source has none; those that it has are given.
+    """
+    if name not in source.splits:
+        raise ValueError(
+            f"{source.name} has no {name} split. Expected one of {', '.join(source.splits)}. Received: {name}."
+        )
+    return source.splits[name]
+
+
+def training_batches(source, batch_size, *, seed, epoch, crop_padding=0, flip=False):
+    """Batches of one epoch, shuffled and augmented; the last images that fill no batch are left out.
+
+    Order follows from (seed, epoch), each image's augmentation from (seed, epoch, index).
+
+    Args:
+        source: `Source`.
+        batch_size: images a batch, over all replicas.
+        seed: whole number.
+        epoch: whole number.
+        crop_padding: pixels around the image before a random crop of its size.
+        flip: whether half of the images are mirrored.
+    Returns:
+        `tf.data.Dataset` of {"image": uint8 (batch_size, h, w, c), "label": int64 (batch_size,)}.
+    Raises:
+        ValueError: if there are fewer images than one batch.
+    """
+    split = find_split(source, "train")
+    if split.num_images < batch_size:
+        raise ValueError(
+            f"Expected at least one batch of training images. Received: batch_size={batch_size}, and "
+            f"{split.num_images} images in {source.name}. Use a smaller --batch_size."
+        )
+    order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    draws = np.random.default_rng([seed, epoch, 1]).random((split.num_indices, 3), dtype="float32")
+    draws = tf.constant(draws)
+
+    def augment(batch):
+        image = batch["image"]
+        if crop_padding or flip:
+            image = crop_and_flip(image, tf.gather(draws, batch["index"]), crop_padding, flip)
+        return {"image": image, "label": batch["label"]}
+
+    elements = split.elements.shuffle(split.shuffle_images, seed=order_seed, reshuffle_each_iteration=False)
+    elements = _decoded(elements, source.decode)
+    batches = elements.batch(batch_size, drop_remainder=True)
+    return batches.map(augment, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(source, split, batch_size):
+    """Batches in order, the last one filled up with images of weight 0, so that each counts once.
+
+    Args:
+        source: `Source`.
+        split: "train", "validation" or "test".
+        batch_size: images a batch, over all replicas.
+    Returns:
+        `tf.data.Dataset` of {"image": uint8 (batch_size, h, w, c), "label": int64 (batch_size,),
+        "weight": float32 (batch_size,), 1 or 0}.
+    """
+    part = find_split(source, split)
+    missing = -part.num_images % batch_size
+
+    def weigh(element):
+        return {"image": element["image"], "label": element["label"], "weight": tf.constant(1.0)}
+
+    elements = _decoded(part.elements, source.decode).map(weigh, tf.data.AUTOTUNE)
+    filler = {
+        "image": tf.zeros((1, *source.image_shape), tf.uint8),
+        "label": tf.zeros((1,), tf.int64),
+        "weight": tf.zeros((1,)),
+    }
+    elements = elements.concatenate(tf.data.Dataset.from_tensor_slices(filler).repeat(missing))
+    return elements.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def arrays(source, split, limit=None):
+    """Images and labels of a split as arrays, spread evenly over it where a limit is given.
+
+    Args:
+        source: `Source`.
+        split: "train", "validation" or "test".
+        limit: most images wanted, or None for all.
+    Returns:
+        uint8 (n, h, w, c), int64 (n,) and the images' indices in the source, int64 (n,).
+    """
+    part = find_split(source, split)
+    step = 1 if limit is None else max(1, part.num_images // limit)
+    elements = part.elements.shard(step, 0).take(limit if limit is not None else part.num_images)
+    elements = list(_decoded(elements, source.decode).as_numpy_iterator())
+    columns = [np.stack([element[key] for element in elements]) for key in ("image", "label", "index")]
+    return tuple(columns)
+
+
+def crop_and_flip(images, draws, crop_padding, flip):
+    """Random crops of the padded images, half of them mirrored: uint8 (n, h, w, c), same shape out.
+
+    Rows and columns are gathered for the whole batch at once (He 2015, section 4.2).
+
+    Args:
+        images: uint8 (n, h, w, c).
+        draws: float32 (n, 3) in [0, 1): vertical and horizontal offset, mirror.
+        crop_padding: pixels on each side, of the colour `FILL_BYTE`.
+        flip: whether to mirror.
+    """
+    height, width = images.shape[1:3]
+    offsets = tf.cast(draws[:, :2] * (2 * crop_padding + 1), tf.int32)
+    rows = offsets[:, :1] + tf.range(height)
+    columns = offsets[:, 1:] + tf.range(width)
+    if flip:
+        columns = tf.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
+    if crop_padding:
+        sides = [[0, 0], [crop_padding] * 2, [crop_padding] * 2, [0, 0]]
+        images = tf.pad(images, sides, constant_values=tf.constant(FILL_BYTE, tf.uint8))
+    images = tf.gather(images, rows, axis=1, batch_dims=1)
+    return tf.gather(images, columns, axis=2, batch_dims=1)
+
+
+def _same(image):
+    return image
+
+
+def _decoded(elements, decode):
+    return elements.map(
+        lambda element: element | {"image": decode(element["image"])}, tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _cached(split, decode):
+    return dataclasses.replace(
+        split, elements=_decoded(split.elements, decode).cache(), shuffle_images=split.num_images
+    )
+
+
+def _held_out(split, fraction, seed):
+    """Splits a training split in two by a seeded draw."""
+    num_held_out = round(split.num_images * fraction)
+    if not 0 < num_held_out < split.num_images:
+        raise ValueError(
+            "Expected validation_fraction to leave images on both sides. Received: "
+            f"validation_fraction={fraction}, {split.num_images} training images."
+        )
+    held_out = np.zeros(split.num_images, bool)
+    held_out[np.random.default_rng(seed).permutation(split.num_images)[:num_held_out]] = True
+    held_out = tf.constant(held_out)
+    train = split.elements.filter(lambda element: not held_out[element["index"]])
+    validation = split.elements.filter(lambda element: held_out[element["index"]])
+    return {
+        "train": dataclasses.replace(split, elements=train, num_images=split.num_images - num_held_out),
+        "validation": dataclasses.replace(split, elements=validation, num_images=num_held_out),
+    }
+
+
+def _from_arrays(images, labels):
+    columns = {"image": images, "label": labels.astype("int64"), "index": np.arange(len(labels))}
+    return Split(tf.data.Dataset.from_tensor_slices(columns), len(labels), len(labels), len(labels))
+
+
+def _digits(name, image_size):
+    """1,797 handwritten digits of 8 x 8 grey pixels (Alpaydin and Kaynak 1998), carried by scikit-learn.
+
+    The last fifth, from other writers than the rest for the most part, is the test split.
+    """
+    from sklearn.datasets import load_digits  # a second of import that only this source needs
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
+    num_test = len(labels) // 5
+    splits = {
+        "train": _from_arrays(images[:-num_test], labels[:-num_test]),
+        "test": _from_arrays(images[-num_test:], labels[-num_test:]),
+    }
+    return _small_source("digits", tuple(map(str, range(10))), (8, 8, 1), splits, image_size)
+
+
+def _synthetic(name, image_size):
+    """512 random images of 32 x 32 in 10 classes, told apart by their mean colour: for tests and speed."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(640) % 10
+    colours = rng.integers(64, 192, (10, 1, 1, 3))
+    images = (colours[labels] + rng.integers(-64, 64, (640, 32, 32, 3))).astype("uint8")
+    splits = {"train": _from_arrays(images[:512], labels[:512]), "test": _from_arrays(images[512:], labels[512:])}
+    return _small_source("synthetic", tuple(map(str, range(10))), (32, 32, 3), splits, image_size)
+
+
+def _small_source(name, class_names, shape, splits, image_size):
+    if image_size:
+        shape = (image_size, image_size, shape[-1])
+    return Source(name, class_names, shape, splits, lambda image: _fitted(image, shape))
+
+
+def _tfds(name, image_size, data_dir, download):
+    """A prepared TensorFlow Datasets data set with images and labels."""
+    import tensorflow_datasets as tfds  # seconds of import that only this source needs
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise ValueError(f"TensorFlow Datasets has no such data set. Received: tfds:{name} ({error}).") from error
+    if not builder.info.splits.total_num_examples:
+        if not download:
+            raise ValueError(
+                f"The data set is not prepared. Expected it in {builder.data_dir}. Received: --data=tfds:{name}. "
+                "Pass its --data_dir, or --download to let TFDS fetch it."
+            )
+        builder.download_and_prepare()
+    features = builder.info.features
+    if not {"image", "label"} <= {*features}:
+        raise ValueError(f"Expected a data set with features image and label. Received: tfds:{name}.")
+    shape, channels = features["image"].shape, features["image"].shape[-1] or 3
+    size = image_size or (DEFAULT_IMAGE_SIZE if None in shape else 0)
+    shape = (size, size, channels) if size else shape
+
+    def elements(split):
+        encoded = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        rows = encoded.enumerate().map(
+            lambda index, row: {"image": row["image"], "label": row["label"], "index": index}
+        )
+        num_images = builder.info.splits[split].num_examples
+        return Split(rows, num_images, num_images, min(num_images, STREAM_SHUFFLE_IMAGES))
+
+    splits = {split: elements(split) for split in SPLITS if split in builder.info.splits}
+    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, _decoder(shape))
+
+
+def _folder(path, image_size):
+    """PATH/train/CLASS/*.jpg and the same for validation and test; a class is a folder's name."""
+    splits = {split: os.path.join(path, split) for split in SPLITS}
+    splits = {split: folder for split, folder in splits.items() if os.path.isdir(folder)}
+    if not splits:
+        raise ValueError(
+            f"Expected folders {path}/train/CLASS and {path}/validation/CLASS with images in them. "
+            f"Received: --data=folder:{path}, which has neither."
+        )
+    class_names = sorted({entry.name for folder in splits.values() for entry in os.scandir(folder) if entry.is_dir()})
+    size = image_size or DEFAULT_IMAGE_SIZE
+    shape = (size, size, 3)
+    splits = {split: _files(folder, class_names) for split, folder in splits.items()}
+    decode = _decoder(shape)
+    return Source(
+        f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file))
+    )
+
+
+def _files(folder, class_names):
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        found = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
+        found = [os.path.join(folder, name, file) for file in found if file.lower().endswith(EXTENSIONS)]
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise ValueError(f"Expected images ({', '.join(EXTENSIONS)}) in {folder}/CLASS. Received: none.")
+    return _from_arrays(np.array(files), np.array(labels))
+
+
+def _decoder(shape):
+    """Function from an encoded JPEG, PNG, BMP or GIF to uint8 `shape`."""
+
+    def decode(encoded):
+        image = tf.io.decode_image(encoded, channels=shape[-1], expand_animations=False)
+        return _fitted(image, shape)
+
+    return decode
+
+
+def _fitted(image, shape):
+    """Resizes the shorter side and crops the centre where the image has another size: uint8 `shape`."""
+    if image.shape.is_fully_defined() and tuple(image.shape) == tuple(shape):
+        return image
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    fits = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
+
+    def resize():
+        ratio = tf.reduce_max(tf.cast(shape[:2], tf.float32) * RESIZE_RATIO / size)
+        resized = tf.image.resize(image, tf.cast(tf.round(size * ratio), tf.int32), antialias=True)
+        cropped = tf.image.resize_with_crop_or_pad(resized, *shape[:2])
+        return tf.cast(tf.clip_by_value(tf.round(cropped), 0, 255), tf.uint8)
+
+    return tf.ensure_shape(tf.cond(fits, lambda: image, resize), shape)
+
+
+SOURCES = {"digits": _digits, "synthetic": _synthetic, "tfds": _tfds, "folder": _folder}
