@@ -7,7 +7,7 @@ import keras
 
 from keras_resnet import blocks
 
-PYRAMID_LEVELS = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}  # name -> input pixels per pixel
+PYRAMID_LEVELS = ("C2", "C3", "C4", "C5")  # 4, 8, 16 and 32 input pixels per pixel
 
 
 def count_flops(model):
@@ -59,15 +59,13 @@ def feature_pyramid(model):
             "A feature pyramid needs the four stages of an ImageNet net, at strides 4, 8, 16 and 32. "
             f"Received: model {model.name!r}. Build ResNet18 to ResNet152, a PlainNet18 or 34, or a V2 net."
         )
-    outputs = {}
-    for stage, level in enumerate(PYRAMID_LEVELS, start=1):
-        last = _last_block(names, stage)
-        if "post_relu" not in names:
-            layer = f"{last}_out"
-        else:  # V2 halves the size within a stage's last block: the map before it.
-            layer = f"{last}_preact_relu" if level != "C5" else "post_relu"
-        outputs[level] = model.get_layer(layer).output
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_pyramid")
+    last_blocks = [_last_block(names, stage) for stage in range(1, 5)]
+    if "post_relu" in names:  # V2 halves the size inside a stage's last block: the map before that
+        layers = [f"{block}_preact_relu" for block in last_blocks[:3]] + ["post_relu"]
+    else:
+        layers = [f"{block}_out" for block in last_blocks]
+    outputs = {level: model.get_layer(layer).output for level, layer in zip(PYRAMID_LEVELS, layers, strict=True)}
+    return keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
 
 
 def _last_block(names, stage):

@@ -8,7 +8,8 @@ import sys
 
 import keras
 
-from keras_resnet import blocks, weights as weights_files
+from keras_resnet import blocks
+from keras_resnet import weights as weights_files
 from keras_resnet.variants import VARIANTS
 
 # Layers of the head, in keras.applications' words.

@@ -1,25 +1,34 @@
 """The trainer: tf.distribute, tf.data and Keras callbacks; run `python train/main.py --help`."""
 
+import contextlib
 import os
 import sys
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Keeps C++ libraries from writing to the process's error stream meanwhile; Python errors still rise."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(devnull, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 def import_tensorflow_quietly():
     """Imports TensorFlow without the dozen lines that its C++ side prints on every machine.
 
-    They are start-up remarks (oneDNN, no GPU found), written to the process's error stream before any
-    log level counts. What goes wrong in a run reaches us as Python errors, which stay visible.
+    They are start-up remarks (oneDNN, no GPU found), written before any log level counts. What goes
+    wrong in a run reaches us as Python errors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(devnull, 2)
+    with quiet_stderr():
         import tensorflow as tf
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(devnull)
     tf.get_logger().setLevel("ERROR")
 
 
@@ -29,12 +38,13 @@ def run(main):
     Args:
         main: function of the arguments that are no flags, called after flags are parsed.
     """
-    from absl import app
+    from absl import app, logging
 
     def guarded(argv):
+        logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets tells of every file it opens
         try:
             return main(argv)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
 

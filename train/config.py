@@ -80,7 +80,9 @@ def make(chosen):
     Raises:
         ValueError: if a field is unknown or a value is out of range.
     """
-    from keras_resnet.variants import VARIANTS  # Keras takes seconds to import, which --help need not wait for
+    from keras_resnet.variants import (
+        VARIANTS,
+    )  # Keras takes seconds to import, which --help need not wait for
 
     unknown = sorted({*chosen} - {field.name for field in dataclasses.fields(Config)})
     if unknown:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from train import config as configs
+
 SPLITS = ("train", "validation", "test")
 DEFAULT_IMAGE_SIZE = 224  # He 2015, section 3.4
 RESIZE_RATIO = 256 / 224  # shorter side before the centre crop (He 2015, section 3.4, testing)
@@ -91,6 +93,41 @@ def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, do
     return dataclasses.replace(source, splits=splits, decode=decode)
 
 
+def load_for_model(model_path, image_shape, spec=None, data_dir=None):
+    """Opens the data that a model is scored or calibrated on.
+
+    Without a spec it is what the run that wrote the model was trained on, split as it was then: the
+    `config.json` beside the model says so.
+
+    Args:
+        model_path: path of the model file.
+        image_shape: (h, w, c) that the model takes; h and w may be None.
+        spec: as `--data`, or None.
+        data_dir: folder of prepared TFDS data sets, or None.
+    Returns:
+        `Source`.
+    Raises:
+        ValueError: if there is neither a spec nor a run's configuration, or the source cannot be opened.
+    """
+    path = os.path.join(os.path.dirname(model_path), "config.json")
+    run = configs.make(configs.read(path)) if os.path.exists(path) else None
+    if spec is None and run is None:
+        raise ValueError(
+            f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
+            f"Received: neither, with {model_path}."
+        )
+    options = {"image_size": image_shape[0] or 0}
+    if run is not None:
+        options |= {
+            "data_dir": run.data_dir,
+            "validation_fraction": run.validation_fraction,
+            "seed": run.seed,
+        }
+    if data_dir is not None:
+        options["data_dir"] = data_dir
+    return load(spec or run.data, **options)
+
+
 def find_split(source, name):
     """The `Split` of that name.
 
@@ -139,8 +176,7 @@ def training_batches(source, batch_size, *, seed, epoch, crop_padding=0, flip=Fa
 
     elements = split.elements.shuffle(split.shuffle_images, seed=order_seed, reshuffle_each_iteration=False)
     elements = _decoded(elements, source.decode)
-    batches = elements.batch(batch_size, drop_remainder=True)
-    return batches.map(augment, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _prefetched(elements.batch(batch_size, drop_remainder=True).map(augment, tf.data.AUTOTUNE))
 
 
 def evaluation_batches(source, split, batch_size):
@@ -167,7 +203,7 @@ def evaluation_batches(source, split, batch_size):
         "weight": tf.zeros((1,)),
     }
     elements = elements.concatenate(tf.data.Dataset.from_tensor_slices(filler).repeat(missing))
-    return elements.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return _prefetched(elements.batch(batch_size, drop_remainder=True))
 
 
 def arrays(source, split, limit=None):
@@ -222,6 +258,16 @@ def _decoded(elements, decode):
     )
 
 
+def _prefetched(batches):
+    """Prepares batches ahead, on all cores, without tf.data's autotuner.
+
+    The autotuner's thread kept the end of an epoch waiting for up to 25 s (BUILD_NOTES.md, "Traps").
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
 def _cached(split, decode):
     return dataclasses.replace(
         split, elements=_decoded(split.elements, decode).cache(), shuffle_images=split.num_images
@@ -255,17 +301,15 @@ def _from_arrays(images, labels):
 def _digits(name, image_size):
     """1,797 handwritten digits of 8 x 8 grey pixels (Alpaydin and Kaynak 1998), carried by scikit-learn.
 
-    The last fifth, from other writers than the rest for the most part, is the test split.
+    A fifth, drawn once and for all, is the test split.
     """
     from sklearn.datasets import load_digits  # a second of import that only this source needs
 
     images, labels = load_digits(return_X_y=True)
     images = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
-    num_test = len(labels) // 5
-    splits = {
-        "train": _from_arrays(images[:-num_test], labels[:-num_test]),
-        "test": _from_arrays(images[-num_test:], labels[-num_test:]),
-    }
+    order = np.random.default_rng(0).permutation(len(labels))
+    parts = {"test": order[: len(order) // 5], "train": order[len(order) // 5 :]}
+    splits = {name: _from_arrays(images[part], labels[part]) for name, part in parts.items()}
     return _small_source("digits", tuple(map(str, range(10))), (8, 8, 1), splits, image_size)
 
 
@@ -275,7 +319,10 @@ def _synthetic(name, image_size):
     labels = np.arange(640) % 10
     colours = rng.integers(64, 192, (10, 1, 1, 3))
     images = (colours[labels] + rng.integers(-64, 64, (640, 32, 32, 3))).astype("uint8")
-    splits = {"train": _from_arrays(images[:512], labels[:512]), "test": _from_arrays(images[512:], labels[512:])}
+    splits = {
+        "train": _from_arrays(images[:512], labels[:512]),
+        "test": _from_arrays(images[512:], labels[512:]),
+    }
     return _small_source("synthetic", tuple(map(str, range(10))), (32, 32, 3), splits, image_size)
 
 
@@ -333,9 +380,7 @@ def _folder(path, image_size):
     shape = (size, size, 3)
     splits = {split: _files(folder, class_names) for split, folder in splits.items()}
     decode = _decoder(shape)
-    return Source(
-        f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file))
-    )
+    return Source(f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file)))
 
 
 def _files(folder, class_names):

@@ -22,8 +22,11 @@ def learning_rate_schedule(config, steps_per_epoch):
         config: `train.config.Config`.
         steps_per_epoch: whole number.
     Returns:
-        `keras.optimizers.schedules.LearningRateSchedule`.
+        `keras.optimizers.schedules.LearningRateSchedule`, or the rate itself where it is constant, so that
+        callbacks may set it.
     """
+    if config.schedule == "constant" and not config.warmup_epochs:
+        return config.learning_rate
     steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(
@@ -152,6 +155,8 @@ def fit(strategy, model, optimizer, source, config, callbacks, initial_epoch=0):
     validation = strategy.experimental_distribute_dataset(validation)
     test_size = tf.constant(math.ceil(data.find_split(source, "validation").num_images / config.batch_size))
     params = {"epochs": config.epochs, "steps": steps_per_epoch, "verbose": 0}
+    with strategy.scope():
+        model.compile(optimizer=optimizer)  # callbacks look for model.optimizer
     callbacks = keras.callbacks.CallbackList(callbacks, model=model, **params)
     model.stop_training = False
     callbacks.on_train_begin()

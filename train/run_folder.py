@@ -14,7 +14,12 @@ import numpy as np
 
 from train import config as configs
 
-CONFIG, HISTORY, MODEL, CURVE = "config.json", "history.csv", "model.keras", os.path.join("plots", "curve.png")
+CONFIG, HISTORY, MODEL, CURVE = (
+    "config.json",
+    "history.csv",
+    "model.keras",
+    os.path.join("plots", "curve.png"),
+)
 PASSING = ("workdir", "checkpoints_to_keep", "steps_per_execution", "download", "data_dir")
 
 
@@ -54,7 +59,9 @@ def open_run(config):
         with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
             file.write(configs.to_json(config))
     except OSError as error:
-        raise ValueError(f"The run folder cannot be written. Received: --workdir={config.workdir} ({error}).") from error
+        raise ValueError(
+            f"The run folder cannot be written. Received: --workdir={config.workdir} ({error})."
+        ) from error
 
 
 def is_finished(config):
@@ -148,8 +155,11 @@ def write_curve(config, history):
 
 def save_model(config, model):
     """Writes `model.keras`: preprocessing, net and weights, without the optimizer."""
+    import keras  # seconds, which reading a run folder need not wait for
+
+    deployable = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with written_aside(os.path.join(config.workdir, MODEL)) as aside:
-        model.save(aside, include_optimizer=False)
+        deployable.save(aside)
 
 
 def _unique_names(variables):

@@ -1,0 +1,127 @@
+"""Exports a trained model: `python export/main.py --model=runs/NAME/model.keras --output_dir=exports/NAME`."""
+
+import json
+import os
+import shutil
+import tempfile
+
+from absl import flags
+
+import train
+from export.formats import FORMATS
+
+flags.DEFINE_string("model", None, "the .keras file", required=True)
+flags.DEFINE_string("output_dir", None, "folder for the files and the card", required=True)
+flags.DEFINE_list("formats", list(FORMATS), f"some of {', '.join(FORMATS)}")
+flags.DEFINE_string("calibration_data", None, "data whose training images set int8's ranges; default: the run's own")
+flags.DEFINE_string("eval_data", None, "data whose test images check every file; default: the run's own")
+flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
+flags.DEFINE_integer("calibration_images", 100, "training images for calibration", lower_bound=1)
+flags.DEFINE_integer("eval_images", 5000, "most test images to check a file on", lower_bound=1)
+flags.DEFINE_integer("batch_size", 1, "images a call of the .tflite files", lower_bound=1)
+flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1 that a file may lose", lower_bound=0)
+flags.DEFINE_bool("overwrite", False, "replace files of the same names in output_dir")
+
+
+def main(argv):
+    """Exports, verifies, and publishes what kept its promise; returns the exit code."""
+    values = flags.FLAGS
+    check_flags(argv, values)
+    train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+    from export import card, pipeline
+    from train import predictor
+
+    model = predictor.load_keras(values.model)
+    examination, calibration_images, facts = open_images(model, values)
+    print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
+    parent = os.path.dirname(os.path.abspath(values.output_dir))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
+        ready = pipeline.stage(model, folder, calibration_images, values.batch_size)
+        results = {}
+        for name in values.formats:
+            print(f"converting and verifying {name}", flush=True)
+            results[name] = pipeline.produce(name, ready, folder, examination, values.max_top1_drop)
+        report = card.make(values.model, ready, examination, results, facts)
+        publish(results, report, card.to_markdown(report), values.output_dir)
+    print("\n".join(["", *card.table(report), "", f"Everything lies in {values.output_dir}; card.md tells of it."]))
+    return 1 if any(result.failures for result in results.values()) else 0
+
+
+def check_flags(argv, values):
+    """Raises ValueError for what can be refused before anything is loaded."""
+    if len(argv) > 1:
+        raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+    unknown = [name for name in values.formats if name not in FORMATS]
+    if unknown or not values.formats:
+        raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
+    if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
+        raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
+    if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:
+        raise ValueError(
+            f"The output folder is not empty. Expected a new or empty one. Received: {values.output_dir}. "
+            "Pass --overwrite to replace files of the same names in it."
+        )
+
+
+def open_images(model, values):
+    """Test images with the Keras model's answers, and calibration images that are none of them.
+
+    Returns:
+        `pipeline.Examination`, uint8 calibration images or None, dict of facts for the card.
+    Raises:
+        ValueError: if images are missing or not the model's.
+    """
+    from export import pipeline
+    from train import data, scoring
+
+    shape = pipeline.check_static(model)
+    source = data.load_for_model(values.model, shape, values.eval_data, values.data_dir)
+    examination = pipeline.examine_keras(model, source, values.eval_images)
+    facts = {"eval_data": source.name, "num_images": len(examination.labels), "calibration_indices": []}
+    if "int8" not in values.formats:
+        return examination, None, facts
+    source = data.load_for_model(values.model, shape, values.calibration_data, values.data_dir)
+    scoring.check_images_fit(shape, source)
+    images, _, indices = data.arrays(source, "train", values.calibration_images)
+    if len(images) < values.batch_size:
+        raise ValueError(
+            "Expected at least one batch of calibration images. Received: "
+            f"{len(images)} images with --batch_size={values.batch_size}."
+        )
+    return (
+        examination,
+        images,
+        facts | {"calibration_data": source.name, "calibration_indices": indices.tolist()},
+    )
+
+
+def publish(results, report, page, output_dir):
+    """Moves what kept its promise into the output folder, and writes the card beside it.
+
+    Args:
+        results: dict from format to `pipeline.Result`.
+        report: the card as plain data.
+        page: the card in Markdown.
+        output_dir: the folder, made if need be.
+    """
+    from train.run_folder import written_aside
+
+    os.makedirs(output_dir, exist_ok=True)
+    for result in results.values():
+        if result.failures:
+            continue
+        target = os.path.join(output_dir, os.path.basename(result.path))
+        if os.path.isdir(target):
+            shutil.rmtree(target)
+        os.replace(result.path, target)
+    for name, text in (("card.json", json.dumps(report, indent=2) + "\n"), ("card.md", page)):
+        with (
+            written_aside(os.path.join(output_dir, name)) as aside,
+            open(aside, "w", encoding="utf-8") as file,
+        ):
+            file.write(text)
+
+
+if __name__ == "__main__":
+    train.run(main)

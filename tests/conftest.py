@@ -1,0 +1,59 @@
+"""What several test files need: the real data, commands in processes of their own, a trained run."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import train
+
+train.import_tensorflow_quietly()
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parent.parent
+DATA = pathlib.Path(os.environ.get("KERAS_RESNET_TEST_DATA", ROOT / "../shared/data")).resolve()
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real images and trained weights; absent outside the project's own machines."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data at {DATA}; set KERAS_RESNET_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def _clean_keras():
+    """Each test starts from the same seed, policy and data format."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+def run(*arguments, code=0, **options):
+    """Runs Python with these arguments from the repository's root and checks its exit code."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """Run folder of ResNet8, two epochs on the digits, two replicas, by the real command."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    done = run(
+        "train/main.py",
+        "--strategy=mirrored",
+        "--model=ResNet8",
+        "--epochs=4",
+        "--warmup_epochs=1",
+        f"--workdir={workdir}",
+    )
+    (workdir / "output.txt").write_text(done.stdout)
+    (workdir / "errors.txt").write_text(done.stderr)
+    return workdir

@@ -1,0 +1,119 @@
+"""Scores of a predictor on labelled images: top-1, top-5, loss, and the same by class."""
+
+import dataclasses
+
+import numpy as np
+
+from train import data
+
+SCORING_BATCH = 128  # images in memory at a time; the scores do not depend on it
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a model scores on a set of images, each counted once.
+
+    Attributes:
+        top1: share of images whose best class is right.
+        top5: share of images whose label is among the five best (all, where there are no more classes).
+        loss: mean cross entropy, in nats.
+        num_images: images counted.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    num_images: int
+
+
+def predict(predictor, source, split, limit=None):
+    """Runs a predictor over a split.
+
+    Args:
+        predictor: `train.predictor.Predictor`.
+        source: `train.data.Source`.
+        split: "train", "validation" or "test".
+        limit: most images to score, or None for all.
+    Returns:
+        Logits or probabilities float32 (n, classes) and labels int64 (n,).
+    Raises:
+        ValueError: if the images or classes are not the predictor's.
+    """
+    check_fits(predictor, source)
+    outputs, labels = [], []
+    for batch in data.evaluation_batches(source, split, SCORING_BATCH).as_numpy_iterator():
+        real = batch["weight"] > 0
+        outputs.append(predictor.predict(batch["image"][real]))
+        labels.append(batch["label"][real])
+        if limit is not None and sum(map(len, labels)) >= limit:
+            break
+    return np.concatenate(outputs)[:limit], np.concatenate(labels)[:limit]
+
+
+def check_fits(predictor, source):
+    """Raises ValueError unless the predictor takes the source's images and knows its classes."""
+    check_images_fit(predictor.image_shape, source)
+    if predictor.num_classes != len(source.class_names):
+        raise ValueError(
+            f"The classes are not the model's. Expected: {predictor.num_classes}. Received: "
+            f"{len(source.class_names)} in {source.name}."
+        )
+
+
+def check_images_fit(image_shape, source):
+    """Raises ValueError unless the source's images have that (h, w, c), in which None fits all."""
+    sides = zip(image_shape, source.image_shape, strict=True)
+    if any(taken not in (None, given) for taken, given in sides):
+        raise ValueError(
+            f"The images are not the model's. Expected: {tuple(image_shape)}. Received: {source.image_shape} "
+            f"from {source.name}. Use data of the kind that the model was trained on."
+        )
+
+
+def score(outputs, labels):
+    """Scores from logits or probabilities.
+
+    Args:
+        outputs: float (n, classes); rows that are not negative and sum to one count as probabilities.
+        labels: int (n,).
+    Returns:
+        `Scores`.
+    """
+    log_probabilities = np.log(np.maximum(probabilities(outputs), 1e-12))
+    rank = ranks(outputs, labels)
+    return Scores(
+        top1=float(np.mean(rank == 0)),
+        top5=float(np.mean(rank < 5)),
+        loss=float(-np.mean(log_probabilities[np.arange(len(labels)), labels])),
+        num_images=len(labels),
+    )
+
+
+def per_class(outputs, labels, class_names):
+    """Rows (class name, images, top-1 share) for every class that has images."""
+    hits = ranks(outputs, labels) == 0
+    members = [(name, labels == label) for label, name in enumerate(class_names)]
+    return [(name, int(of.sum()), float(hits[of].mean())) for name, of in members if of.any()]
+
+
+def ranks(outputs, labels):
+    """Position of each label among its image's scores, 0 for the best: int (n,).
+
+    Of equal scores the lower class is better, as in argmax, so that coarse int8 scores count fairly.
+    """
+    own = np.take_along_axis(outputs, labels[:, None], axis=1)
+    earlier = np.arange(outputs.shape[1]) < labels[:, None]
+    return np.sum((outputs > own) | ((outputs == own) & earlier), axis=1)
+
+
+def is_probabilities(outputs):
+    """Whether every row is a distribution (int8 scores sum to one within a percent or two)."""
+    return bool(np.all(outputs >= 0) and np.all(np.abs(outputs.sum(axis=1) - 1) < 0.02))
+
+
+def probabilities(outputs):
+    """Softmax of logits; probabilities stay as they are."""
+    if is_probabilities(outputs):
+        return outputs
+    exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
