@@ -110,9 +110,9 @@ def test_logits_are_the_pinned_ones_on_another_backend(backend):
 SEEDED_FAULTS = {
     "epsilon": lambda layer: setattr(layer, "epsilon", 1e-3) if hasattr(layer, "epsilon") else None,
     "missing ReLU": lambda layer: setattr(layer, "call", lambda x: x) if layer.name == "stage1_block1_relu1" else None,
-    "uneven padding": lambda layer: setattr(layer, "padding", ((0, 1), (0, 1)))
-    if layer.name == "stage2_block1_conv1_pad"
-    else None,
+    "uneven padding": lambda layer: (
+        setattr(layer, "padding", ((0, 1), (0, 1))) if layer.name == "stage2_block1_conv1_pad" else None
+    ),
 }
 
 
@@ -311,7 +311,7 @@ def test_stride_in_of_the_weights_is_checked(tmp_path):
 
 BAD_ARGUMENTS = {
     "unknown": (lambda: keras_resnet.build("ResNet51"), "Nearest: ResNet56, ResNet50"),
-    "shortcut": (lambda: keras_resnet.ResNet20(shortcut="D"), "must be one of 'A', 'B', 'C', None. Received: shortcut='D'"),
+    "shortcut": (lambda: keras_resnet.ResNet20(shortcut="D"), "one of 'A', 'B', 'C', None. Received: shortcut='D'"),
     "plain shortcut": (lambda: keras_resnet.PlainNet20(shortcut="A"), "must be one of None"),
     "stride_in": (lambda: keras_resnet.ResNet50(weights=None, stride_in="5x5"), "'1x1', '3x3'"),
     "no stride_in": (lambda: keras_resnet.ResNet18(weights=None, stride_in="3x3"), "must be one of None"),
@@ -322,7 +322,7 @@ BAD_ARGUMENTS = {
     "pooling": (lambda: keras_resnet.ResNet20(pooling="sum"), "pooling must be one of"),
     "classes": (lambda: keras_resnet.ResNet20(classes=0), "Received: classes=0"),
     "dropout": (lambda: keras_resnet.ResNet20(dropout=1.0), "Received: 1.0"),
-    "imagenet": (lambda: keras_resnet.ResNet50(), "Pass weights=None"),
+    "imagenet": (keras_resnet.ResNet50, "Pass weights=None"),
     "flops": (
         lambda: keras_resnet.count_flops(keras_resnet.ResNet20(input_shape=(None, None, 3))),
         "known height and width",

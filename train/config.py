@@ -10,7 +10,6 @@ from train import recipes
 
 STRATEGIES = ("default", "mirrored")
 SCHEDULES = ("cosine", "steps", "constant")
-SOURCES = tuple(recipes.DEFAULT_RECIPES)
 
 
 def _field(default, text):
@@ -88,8 +87,7 @@ def make(chosen):
     if unknown:
         raise ValueError(f"Unknown configuration fields: {', '.join(unknown)}. Remove them from config.json.")
     kind = chosen.get("data", Config.data).partition(":")[0]
-    _check("data", kind, SOURCES)
-    recipe = chosen.get("recipe") or recipes.DEFAULT_RECIPES[kind]
+    recipe = chosen.get("recipe") or recipes.DEFAULT_RECIPES.get(kind, "cifar_fast")
     _check("recipe", recipe, recipes.RECIPES)
     config = Config(**dataclasses.asdict(recipes.RECIPES[recipe]) | chosen | {"recipe": recipe})
     if not config.workdir:

@@ -1,62 +1,17 @@
-"""Images: where they come from, and batches of them for training and for scoring.
-
-Every source yields elements {"image", "label", "index"}: a uint8 image (h, w, c), its class and its
-position in the source, from which its augmentation follows. Images stay uint8 until the model.
-"""
+"""Batches of images for training and for scoring, the same from run to run and on any number of replicas."""
 
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from train import config as configs
+from train.sources import SOURCES
 
-SPLITS = ("train", "validation", "test")
-DEFAULT_IMAGE_SIZE = 224  # He 2015, section 3.4
-RESIZE_RATIO = 256 / 224  # shorter side before the centre crop (He 2015, section 3.4, testing)
 CACHE_BYTES = 2**30  # decoded images of a source up to this size stay in memory after the first epoch
-STREAM_SHUFFLE_IMAGES = 10_000  # encoded images held for shuffling where order comes from files
 FILL_BYTE = 116  # the ImageNet mean 0.449 as a pixel: what a crop shows beyond the image's edge
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Elements of one split in a fixed order.
-
-    Attributes:
-        elements: `tf.data.Dataset` of {"image", "label", "index"}, image as `decode` expects it.
-        num_images: how many there are.
-        num_indices: all indices are below this.
-        shuffle_images: elements to hold for shuffling.
-    """
-
-    elements: tf.data.Dataset
-    num_images: int
-    num_indices: int
-    shuffle_images: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """One set of labelled images.
-
-    Attributes:
-        name: as in `--data`.
-        class_names: tuple of str, by label.
-        image_shape: (h, w, c) of the decoded images.
-        splits: dict from "train", "validation", "test" to `Split`.
-        decode: function from an element's image to uint8 (h, w, c).
-    """
-
-    name: str
-    class_names: tuple
-    image_shape: tuple
-    splits: dict
-    decode: Callable
 
 
 def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, download=False):
@@ -291,134 +246,3 @@ def _held_out(split, fraction, seed):
         "train": dataclasses.replace(split, elements=train, num_images=split.num_images - num_held_out),
         "validation": dataclasses.replace(split, elements=validation, num_images=num_held_out),
     }
-
-
-def _from_arrays(images, labels):
-    columns = {"image": images, "label": labels.astype("int64"), "index": np.arange(len(labels))}
-    return Split(tf.data.Dataset.from_tensor_slices(columns), len(labels), len(labels), len(labels))
-
-
-def _digits(name, image_size):
-    """1,797 handwritten digits of 8 x 8 grey pixels (Alpaydin and Kaynak 1998), carried by scikit-learn.
-
-    A fifth, drawn once and for all, is the test split.
-    """
-    from sklearn.datasets import load_digits  # a second of import that only this source needs
-
-    images, labels = load_digits(return_X_y=True)
-    images = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
-    order = np.random.default_rng(0).permutation(len(labels))
-    parts = {"test": order[: len(order) // 5], "train": order[len(order) // 5 :]}
-    splits = {name: _from_arrays(images[part], labels[part]) for name, part in parts.items()}
-    return _small_source("digits", tuple(map(str, range(10))), (8, 8, 1), splits, image_size)
-
-
-def _synthetic(name, image_size):
-    """512 random images of 32 x 32 in 10 classes, told apart by their mean colour: for tests and speed."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(640) % 10
-    colours = rng.integers(64, 192, (10, 1, 1, 3))
-    images = (colours[labels] + rng.integers(-64, 64, (640, 32, 32, 3))).astype("uint8")
-    splits = {
-        "train": _from_arrays(images[:512], labels[:512]),
-        "test": _from_arrays(images[512:], labels[512:]),
-    }
-    return _small_source("synthetic", tuple(map(str, range(10))), (32, 32, 3), splits, image_size)
-
-
-def _small_source(name, class_names, shape, splits, image_size):
-    if image_size:
-        shape = (image_size, image_size, shape[-1])
-    return Source(name, class_names, shape, splits, lambda image: _fitted(image, shape))
-
-
-def _tfds(name, image_size, data_dir, download):
-    """A prepared TensorFlow Datasets data set with images and labels."""
-    import tensorflow_datasets as tfds  # seconds of import that only this source needs
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(f"TensorFlow Datasets has no such data set. Received: tfds:{name} ({error}).") from error
-    if not builder.info.splits.total_num_examples:
-        if not download:
-            raise ValueError(
-                f"The data set is not prepared. Expected it in {builder.data_dir}. Received: --data=tfds:{name}. "
-                "Pass its --data_dir, or --download to let TFDS fetch it."
-            )
-        builder.download_and_prepare()
-    features = builder.info.features
-    if not {"image", "label"} <= {*features}:
-        raise ValueError(f"Expected a data set with features image and label. Received: tfds:{name}.")
-    shape, channels = features["image"].shape, features["image"].shape[-1] or 3
-    size = image_size or (DEFAULT_IMAGE_SIZE if None in shape else 0)
-    shape = (size, size, channels) if size else shape
-
-    def elements(split):
-        encoded = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
-        rows = encoded.enumerate().map(
-            lambda index, row: {"image": row["image"], "label": row["label"], "index": index}
-        )
-        num_images = builder.info.splits[split].num_examples
-        return Split(rows, num_images, num_images, min(num_images, STREAM_SHUFFLE_IMAGES))
-
-    splits = {split: elements(split) for split in SPLITS if split in builder.info.splits}
-    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, _decoder(shape))
-
-
-def _folder(path, image_size):
-    """PATH/train/CLASS/*.jpg and the same for validation and test; a class is a folder's name."""
-    splits = {split: os.path.join(path, split) for split in SPLITS}
-    splits = {split: folder for split, folder in splits.items() if os.path.isdir(folder)}
-    if not splits:
-        raise ValueError(
-            f"Expected folders {path}/train/CLASS and {path}/validation/CLASS with images in them. "
-            f"Received: --data=folder:{path}, which has neither."
-        )
-    class_names = sorted({entry.name for folder in splits.values() for entry in os.scandir(folder) if entry.is_dir()})
-    size = image_size or DEFAULT_IMAGE_SIZE
-    shape = (size, size, 3)
-    splits = {split: _files(folder, class_names) for split, folder in splits.items()}
-    decode = _decoder(shape)
-    return Source(f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file)))
-
-
-def _files(folder, class_names):
-    files, labels = [], []
-    for label, name in enumerate(class_names):
-        found = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
-        found = [os.path.join(folder, name, file) for file in found if file.lower().endswith(EXTENSIONS)]
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise ValueError(f"Expected images ({', '.join(EXTENSIONS)}) in {folder}/CLASS. Received: none.")
-    return _from_arrays(np.array(files), np.array(labels))
-
-
-def _decoder(shape):
-    """Function from an encoded JPEG, PNG, BMP or GIF to uint8 `shape`."""
-
-    def decode(encoded):
-        image = tf.io.decode_image(encoded, channels=shape[-1], expand_animations=False)
-        return _fitted(image, shape)
-
-    return decode
-
-
-def _fitted(image, shape):
-    """Resizes the shorter side and crops the centre where the image has another size: uint8 `shape`."""
-    if image.shape.is_fully_defined() and tuple(image.shape) == tuple(shape):
-        return image
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    fits = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
-
-    def resize():
-        ratio = tf.reduce_max(tf.cast(shape[:2], tf.float32) * RESIZE_RATIO / size)
-        resized = tf.image.resize(image, tf.cast(tf.round(size * ratio), tf.int32), antialias=True)
-        cropped = tf.image.resize_with_crop_or_pad(resized, *shape[:2])
-        return tf.cast(tf.clip_by_value(tf.round(cropped), 0, 255), tf.uint8)
-
-    return tf.ensure_shape(tf.cond(fits, lambda: image, resize), shape)
-
-
-SOURCES = {"digits": _digits, "synthetic": _synthetic, "tfds": _tfds, "folder": _folder}

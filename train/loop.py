@@ -57,7 +57,7 @@ def make_train_steps(strategy, model, optimizer, *, weight_decay, label_smoothin
         label_smoothing: share from 0 to 1.
     Returns:
         Function of (iterator of distributed batches, number of steps: int tensor) that trains and
-        returns the sums `TOTALS` over all images: float32 (3,).
+        returns the sums `TOTALS` over all images: (3,).
     """
     variables = model.trainable_variables
     decayed = [variable.name == "kernel" for variable in variables]
@@ -68,7 +68,7 @@ def make_train_steps(strategy, model, optimizer, *, weight_decay, label_smoothin
         with tf.GradientTape() as tape:
             logits = model(batch["image"], training=True)
             losses = cross_entropy(batch["label"], logits, label_smoothing)
-            loss = tf.reduce_sum(losses) / tf.cast(tf.size(losses) * num_replicas, tf.float32)
+            loss = tf.reduce_sum(losses) / tf.cast(tf.size(losses) * num_replicas, losses.dtype)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         gradients = [
             gradient + weight_decay / num_replicas * variable if decays else gradient
@@ -87,7 +87,7 @@ def make_train_steps(strategy, model, optimizer, *, weight_decay, label_smoothin
 
     @tf.function(reduce_retracing=True)
     def train_steps(iterator, num_steps):
-        totals = tf.zeros(len(TOTALS))
+        totals = tf.zeros(len(TOTALS), keras.config.floatx())
         for _ in tf.range(num_steps):
             per_replica = strategy.run(replica_step, args=(next(iterator),))
             totals += strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
@@ -106,17 +106,18 @@ def make_test_steps(strategy, model):
         model: `keras.Model` of logits, built under the strategy's scope.
     Returns:
         Function of (iterator of distributed `data.evaluation_batches`, number of steps: int tensor)
-        that returns the sums `TOTALS` over the images of weight 1: float32 (3,).
+        that returns the sums `TOTALS` over the images of weight 1: (3,).
     """
 
     def replica_step(batch):
         logits = model(batch["image"], training=False)
-        losses = cross_entropy(batch["label"], logits) * batch["weight"]
-        return _totals(batch["label"], logits, losses, batch["weight"])
+        losses = cross_entropy(batch["label"], logits)
+        weights = tf.cast(batch["weight"], losses.dtype)
+        return _totals(batch["label"], logits, losses * weights, weights)
 
     @tf.function(reduce_retracing=True)
     def test_steps(iterator, num_steps):
-        totals = tf.zeros(len(TOTALS))
+        totals = tf.zeros(len(TOTALS), keras.config.floatx())
         for _ in tf.range(num_steps):
             per_replica = strategy.run(replica_step, args=(next(iterator),))
             totals += strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
@@ -126,9 +127,9 @@ def make_test_steps(strategy, model):
 
 
 def cross_entropy(labels, logits, label_smoothing=0.0):
-    """Cross entropy of each image: int (n,), float (n, classes) -> float32 (n,)."""
-    logits = tf.cast(logits, tf.float32)
-    targets = tf.one_hot(labels, logits.shape[-1])
+    """Cross entropy of each image: int (n,), float (n, classes) -> (n,) in `keras.config.floatx()`."""
+    logits = tf.cast(logits, keras.config.floatx())
+    targets = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
@@ -167,7 +168,7 @@ def fit(strategy, model, optimizer, source, config, callbacks, initial_epoch=0):
         totals = test_steps(iter(validation), test_size)
         scores = {f"val_{name}": value for name, value in means(totals).items()}
         callbacks.on_test_end(scores)
-        logs |= scores | {"learning_rate": float(optimizer.learning_rate)}
+        logs |= scores | {"learning_rate": float(tf.convert_to_tensor(optimizer.learning_rate))}
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -196,7 +197,7 @@ def _train_epoch(strategy, train_steps, source, config, epoch, callbacks):
         flip=config.flip,
     )
     iterator = iter(strategy.experimental_distribute_dataset(batches))
-    totals, done, steps = tf.zeros(len(TOTALS)), 0, num_steps(source, config)
+    totals, done, steps = tf.zeros(len(TOTALS), keras.config.floatx()), 0, num_steps(source, config)
     start = time.perf_counter()
     while done < steps:
         several = min(config.steps_per_execution, steps - done)
@@ -209,5 +210,5 @@ def _train_epoch(strategy, train_steps, source, config, epoch, callbacks):
 
 
 def _totals(labels, logits, losses, weights):
-    hits = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32) * weights
+    hits = tf.cast(tf.argmax(logits, axis=-1) == labels, losses.dtype) * weights
     return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(hits), tf.reduce_sum(weights)])

@@ -37,10 +37,5 @@ RECIPES = {
 }
 # fmt: on
 
-# Recipe where none is asked for, by the kind of data source.
-DEFAULT_RECIPES = {
-    "digits": "digits",
-    "synthetic": "digits",
-    "tfds": "cifar_fast",
-    "folder": "imagenet_baseline",
-}
+# Recipe where none is asked for, by the kind of data source; cifar_fast for all others.
+DEFAULT_RECIPES = {"digits": "digits", "synthetic": "digits", "folder": "imagenet_baseline"}

@@ -1,0 +1,194 @@
+"""The trainer's commands: real processes, two replicas, killed and resumed, scored."""
+
+import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, run
+
+from train import config, predictor, run_folder, scoring
+
+SHORT = ("--model=ResNet8", "--epochs=3", "--warmup_epochs=0.5")
+
+
+def rows(workdir):
+    with open(workdir / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.smoke
+def test_a_run_on_two_replicas_learns_and_keeps_everything(digits_run):
+    assert "mirrored: 2 replicas, global batch 64, 4 epochs of recipe digits" in (digits_run / "output.txt").read_text()
+    assert (digits_run / "errors.txt").read_text() == ""  # no framework noise, no warnings
+    history = rows(digits_run)
+    assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
+    assert float(history[-1]["val_accuracy"]) > 0.85
+    assert float(history[-1]["loss"]) < float(history[0]["loss"])
+    assert (digits_run / "plots" / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    kept = sorted(path.name for path in (digits_run / "checkpoints").iterdir())
+    assert kept == ["epoch-00003.npz", "epoch-00004.npz"]
+    assert not [path for path in digits_run.rglob("*") if path.name.startswith(".partial")]
+
+
+@pytest.mark.smoke
+def test_evaluate_counts_every_image_and_agrees_with_the_run(digits_run):
+    line = run("train/evaluate.py", f"--model={digits_run}/model.keras", "--split=validation").stdout
+    accuracy = float(rows(digits_run)[-1]["val_accuracy"])
+    assert f"top-1 {accuracy:.2%}" in line
+    assert "144 images" in line
+    table = run("train/evaluate.py", f"--model={digits_run}/model.keras", "--data=digits", "--per_class").stdout
+    counts = [int(row.split()[1]) for row in table.splitlines()[1:]]
+    assert len(counts) == 10
+    assert sum(counts) == 359
+
+
+@pytest.mark.smoke
+def test_a_finished_run_is_left_alone_and_another_is_refused(digits_run):
+    flags = ["--strategy=mirrored", "--model=ResNet8", "--epochs=4", "--warmup_epochs=1", f"--workdir={digits_run}"]
+    before = (digits_run / "model.keras").read_bytes()
+    assert "is finished: nothing to train" in run("train/main.py", *flags).stdout
+    done = run("train/main.py", *flags, "--learning_rate=0.2", code=2)
+    assert "learning_rate: 0.1 before, 0.2 now" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (digits_run / "model.keras").read_bytes() == before
+
+
+@pytest.mark.smoke
+def test_a_run_repeats_from_its_config_and_resumes_after_kill_9(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run("train/main.py", *SHORT, f"--workdir={whole}")
+    command = [sys.executable, "train/main.py", f"--config={whole}/config.json", f"--workdir={killed}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(killed.glob("checkpoints/epoch-*.npz")):
+        time.sleep(0.02)
+        assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.keras").exists()
+    assert "resumed after epoch" in run(*command[1:]).stdout
+    first, second = (run_folder.checkpoints(config.make({"workdir": str(folder)}))[-1] for folder in (whole, killed))
+    with np.load(first) as one, np.load(second) as other:
+        names = [name for name in one.files if name[0].isdigit()]
+        assert max(np.abs(one[name] - other[name]).max() for name in names) < 1e-5
+    assert [row["epoch"] for row in rows(killed)] == ["1", "2", "3"]
+
+
+@pytest.mark.smoke
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run("train/main.py", *SHORT, f"--workdir={tmp_path}", "--checkpoints_to_keep=1")
+    (tmp_path / "model.keras").unlink()
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    checkpoint.write_bytes(content)
+    done = run("train/main.py", *SHORT, f"--workdir={tmp_path}", "--checkpoints_to_keep=1", code=2)
+    assert "damaged" in done.stderr
+    assert checkpoint.name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.smoke
+def test_a_terminal_shows_a_bar_with_images_a_second_and_time_left(tmp_path):
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (24, 120))
+    command = [sys.executable, "train/main.py", *SHORT, "--steps_per_execution=5", f"--workdir={tmp_path}/run"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=secondary)
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(primary, 4096)
+        except OSError:  # the other end is closed
+            break
+        shown += piece
+    assert process.wait() == 0
+    for part in (b"epoch 1/3", b" images/s", b"loss=", b"accuracy=", b"<"):
+        assert part in shown
+
+
+@pytest.mark.smoke
+def test_photographs_of_several_sizes_train_and_score(tmp_path, shared_data):
+    for split, start in (("train", 0), ("validation", 1)):
+        for folder in sorted((shared_data / "imagenet_sample" / "validation").iterdir())[start:20:2]:
+            os.makedirs(tmp_path / "data" / split / "thing", exist_ok=True)
+            for photograph in folder.iterdir():
+                os.symlink(photograph, tmp_path / "data" / split / "thing" / photograph.name)
+    data = f"--data=folder:{tmp_path}/data"
+    run("train/main.py", data, *SHORT, "--batch_size=5", "--image_size=32", f"--workdir={tmp_path}/run")
+    assert "10 images" in run("train/evaluate.py", f"--model={tmp_path}/run/model.keras").stdout
+
+
+BAD_FLAGS = {
+    "misspelt": (["--bacth_size=3"], 1, "Did you mean: batch_size"),
+    "positional": (["digits"], 2, "flags only"),
+    "model": (["--model=ResNet21"], 2, "ResNet20"),
+    "uneven": (["--strategy=mirrored", "--cpu_replicas=3"], 2, "Received: batch_size=64, num_replicas=3"),
+    "strategy": (["--strategy=tpu"], 2, "default, mirrored"),
+    "data": (["--data=cats"], 2, "digits, synthetic, tfds, folder"),
+    "range": (["--momentum=1.5"], 2, "--momentum=1.5"),
+    "config": (["--config=nowhere.json"], 2, "nowhere.json"),
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("case", BAD_FLAGS)
+def test_a_users_mistake_gets_one_line(case, tmp_path):
+    flags, code, text = BAD_FLAGS[case]
+    done = run("train/main.py", f"--workdir={tmp_path}/run", *flags, code=code)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.unit
+def test_flags_override_the_recipe_and_the_recipe_the_default():
+    options = config.make({"data": "digits", "batch_size": 32})
+    assert (options.recipe, options.batch_size, options.crop_padding, options.flip) == ("digits", 32, 1, False)
+    assert config.make({"data": "tfds:cifar10"}).recipe == "cifar_fast"
+    assert config.make(json.loads(config.to_json(options))) == options
+    with pytest.raises(ValueError, match="Unknown configuration fields: bacth_size"):
+        config.make({"bacth_size": 3})
+
+
+@pytest.mark.unit
+def test_every_field_of_the_configuration_is_read_by_code():
+    code = "".join(path.read_text() for path in (ROOT / "train").glob("*.py"))
+    for field in config.dataclasses.fields(config.Config):
+        assert f"config.{field.name}" in code or f"self.config.{field.name}" in code, field.name
+
+
+@pytest.mark.unit
+def test_scores_are_counted_as_defined():
+    outputs = np.array([[3, 1, 2.0], [1, 3, 2], [2, 2, 2], [0, 1, 2]])
+    labels = np.array([0, 2, 1, 0])
+    scores = scoring.score(outputs, labels)
+    assert scores.top1 == 0.25  # of equal scores the lower class is best: image 3 is missed
+    assert scores.top5 == 1.0
+    expected = np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(4), labels]
+    assert np.isclose(scores.loss, expected.mean())
+    softmax = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
+    assert np.isclose(scoring.score(softmax, labels).loss, scores.loss)
+    assert scoring.per_class(outputs, labels, ("a", "b", "c")) == [("a", 2, 0.5), ("b", 1, 0.0), ("c", 1, 0.0)]
+    many = np.arange(12.0)[None].repeat(2, axis=0)
+    assert scoring.score(many, np.array([7, 6])).top5 == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["float", "int8"])
+def test_the_peers_deployed_files_score_what_they_publish(shared_data, file):
+    from train import data
+
+    # MLPerf Tiny's own ResNet-8: 87.02 and 86.82 % on these 5,000 images.
+    model = predictor.load(str(shared_data / "weights" / f"mlperf_tiny_resnet8_{file}.tflite"))
+    source = data.load("tfds:cifar10", data_dir=shared_data / "tfds")
+    scores = scoring.score(*scoring.predict(model, source, "test"))
+    assert scores.num_images == 5000
+    assert scores.top1 == {"float": 0.8702, "int8": 0.8682}[file]
