@@ -1,0 +1,77 @@
+"""The house rules: who imports whom, and that the papers in the house are in order."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.contract
+
+ALLOWED = {
+    "keras_resnet": {"keras", "keras_resnet", "h5py"},
+    "train": {"train", "keras", "keras_resnet", "numpy", "tensorflow", "tensorflow_datasets", "absl", "tqdm",
+              "matplotlib", "sklearn", "ai_edge_litert"},
+    "export": {"export", "train", "keras", "numpy", "tensorflow", "absl", "ai_edge_litert", "litert_quantizer"},
+}  # fmt: skip
+# What the exporter may take from the trainer: data, and the code that runs and scores files (BUILD_NOTES.md).
+FROM_TRAIN = {"train", "data", "predictor", "scoring", "run_folder.written_aside"}
+
+
+def imports(path):
+    """(module, name or None) of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def files(package):
+    return sorted((ROOT / package).glob("*.py"))
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_only_what_they_may(package):
+    import sys
+
+    for path in files(package):
+        for module, name in imports(path):
+            top = module.partition(".")[0]
+            assert top in ALLOWED[package] | sys.stdlib_module_names, f"{path.name} imports {module}"
+            assert "main" not in (module.rpartition(".")[2], name), f"{path.name} imports a main"
+            if package == "export" and top == "train":
+                taken = ".".join(filter(None, (module.partition(".")[2], name))) or "train"
+                assert taken in FROM_TRAIN, f"{path.name} imports {module}.{name}"
+
+
+def test_the_converter_is_called_in_one_file():
+    users = [path.name for package in ALLOWED for path in files(package) if "TFLiteConverter" in path.read_text()]
+    assert users == ["convert.py"]
+
+
+def test_the_lock_pins_everything_that_setup_asks_for():
+    def names(text):
+        return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.M)}
+
+    pinned = names((ROOT / "requirements.lock").read_text())
+    asked = re.findall(
+        r'"([A-Za-z][\w-]*)(?:>=[\d.]+)?"', (ROOT / "setup.py").read_text().partition("install_requires")[2]
+    )
+    asked = {re.sub(r"[-_.]+", "-", name).lower() for name in asked} - {"train", "test", "torch"}
+    assert len(asked) > 12
+    assert asked <= pinned
+
+
+def test_the_readme_names_its_commands_and_its_files_exist():
+    readme = (ROOT / "README.md").read_text()
+    for command in (
+        "make demo",
+        "make test",
+        "python train/main.py",
+        "python train/evaluate.py",
+        "python export/main.py",
+    ):
+        assert command in readme
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / link).exists(), link
