@@ -15,7 +15,7 @@ import keras
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
 
-BOTTLENECK_EXPANSION = 4  # He 2015, table 1: the last 1x1 has 4 times the 3x3's filters.
+BOTTLENECK_EXPANSION = 4  # He 2015, table 1: the last 1x1 has 4 times the base filters.
 
 
 def he_normal():
@@ -36,6 +36,12 @@ class BlockOptions:
         zero_init_residual: start each residual branch's last gamma at 0 (Goyal et al. 2017).
         padding: on strided layers, "symmetric" pads both sides by kernel_size // 2, as the paper's
             and torch's nets do; "same" is TensorFlow's, a pixel off where strides is 2.
+        groups: of a bottleneck's 3x3 (ResNeXt's cardinality).
+        inner_width: filters of a bottleneck's 3x3, in multiples of the base filters.
+        squeeze: channels per hidden unit of a squeeze-and-excitation gate; 0: no gate.
+        pooled_shortcut: a strided projection averages 2x2 pixels instead of dropping three (ResNet-D).
+        dilations: of the 3x3 convolutions before and after the block's stride; they differ where
+            `output_stride` took the stride away.
         kernel_initializer: makes the initializer of one layer.
     """
 
@@ -43,6 +49,11 @@ class BlockOptions:
     stride_in: str | None = None
     zero_init_residual: bool = False
     padding: str = "symmetric"
+    groups: int = 1
+    inner_width: int = 1
+    squeeze: int = 0
+    pooled_shortcut: bool = False
+    dilations: tuple = (1, 1)
     kernel_initializer: Callable = he_normal
 
     @property
@@ -61,7 +72,7 @@ def num_channels(x):
     return x.shape[channel_axis()]
 
 
-def conv(x, filters, kernel_size, strides, options, *, use_bias=False, name):
+def conv(x, filters, kernel_size, strides, options, *, groups=1, dilation=1, use_bias=False, name):
     """Convolution with the size kept at stride 1: (n, h, w, c) -> (n, h/strides, w/strides, filters).
 
     Args:
@@ -70,6 +81,8 @@ def conv(x, filters, kernel_size, strides, options, *, use_bias=False, name):
         kernel_size: side of the square kernel, in pixels.
         strides: 1, or 2 to halve height and width.
         options: `BlockOptions`, of which padding and kernel_initializer apply.
+        groups: the channels are cut into so many, convolved apart.
+        dilation: pixels between the kernel's taps; 1 unless strides is 1.
         use_bias: True only where no batch normalization follows.
         name: name of the layer; its explicit padding is called `name` + "_pad".
     Returns:
@@ -85,6 +98,8 @@ def conv(x, filters, kernel_size, strides, options, *, use_bias=False, name):
         kernel_size,
         strides=strides,
         padding=padding,
+        dilation_rate=dilation,
+        groups=groups,
         use_bias=use_bias,
         kernel_initializer=options.kernel_initializer(),
         name=name,
@@ -112,6 +127,15 @@ def imagenet_stem(x, filters, options):
     x = conv(x, filters, 7, 2, options, name="stem_conv")
     x = batch_norm(x, name="stem_bn")
     x = relu(x, name="stem_relu")
+    return _stem_pool(x)
+
+
+def deep_stem(x, filters, options):
+    """Three 3x3 convolutions, the first of stride 2, in place of the 7x7 (He et al. 2018, arXiv 1812.01187, figure 2b)."""
+    for index, (width, strides) in enumerate(((filters // 2, 2), (filters // 2, 1), (filters, 1)), start=1):
+        x = conv(x, width, 3, strides, options, name=f"stem_conv{index}")
+        x = batch_norm(x, name=f"stem_bn{index}")
+        x = relu(x, name=f"stem_relu{index}")
     return _stem_pool(x)
 
 
@@ -149,10 +173,11 @@ def basic_block(x, filters, strides, options, name):
         float tensor, same dtype as `x`.
     """
     shortcut = _shortcut(x, filters, strides, options, name)
-    x = conv(x, filters, 3, strides, options, name=f"{name}_conv1")
+    before, after = options.dilations
+    x = conv(x, filters, 3, strides, options, dilation=before, name=f"{name}_conv1")
     x = batch_norm(x, name=f"{name}_bn1")
     x = relu(x, name=f"{name}_relu1")
-    x = conv(x, filters, 3, 1, options, name=f"{name}_conv2")
+    x = conv(x, filters, 3, 1, options, dilation=after, name=f"{name}_conv2")
     x = batch_norm(x, gamma=options.last_gamma, name=f"{name}_bn2")
     return _merge(x, shortcut, name)
 
@@ -161,7 +186,9 @@ def bottleneck_block(x, filters, strides, options, name):
     """1x1, 3x3 and 1x1 convolutions and a shortcut: (n, h, w, c) -> (n, h/strides, w/strides, 4 filters).
 
     He 2015, figure 5 right. `options.stride_in` says which convolution has the stride: the first
-    1x1 (the paper) or the 3x3 ("v1.5", as in torchvision, better by about half a point).
+    1x1 (the paper) or the 3x3 ("v1.5", as in torchvision, better by about half a point). With groups
+    or a wider 3x3 it is ResNeXt's (arXiv 1611.05431) or Wide ResNet's (arXiv 1605.07146) block, with
+    squeeze SE-ResNet's (arXiv 1709.01507).
 
     Args:
         x: float tensor (n, h, w, c), output of the previous block.
@@ -172,17 +199,20 @@ def bottleneck_block(x, filters, strides, options, name):
     Returns:
         float tensor, same dtype as `x`.
     """
-    outer, inner = (strides, 1) if options.stride_in == "1x1" else (1, strides)
-    expanded = BOTTLENECK_EXPANSION * filters
+    before, after = options.dilations
+    outer, inner, dilation = (strides, 1, after) if options.stride_in == "1x1" else (1, strides, before)
+    width, expanded = options.inner_width * filters, BOTTLENECK_EXPANSION * filters
     shortcut = _shortcut(x, expanded, strides, options, name)
-    x = conv(x, filters, 1, outer, options, name=f"{name}_conv1")
+    x = conv(x, width, 1, outer, options, name=f"{name}_conv1")
     x = batch_norm(x, name=f"{name}_bn1")
     x = relu(x, name=f"{name}_relu1")
-    x = conv(x, filters, 3, inner, options, name=f"{name}_conv2")
+    x = conv(x, width, 3, inner, options, groups=options.groups, dilation=dilation, name=f"{name}_conv2")
     x = batch_norm(x, name=f"{name}_bn2")
     x = relu(x, name=f"{name}_relu2")
     x = conv(x, expanded, 1, 1, options, name=f"{name}_conv3")
     x = batch_norm(x, gamma=options.last_gamma, name=f"{name}_bn3")
+    if options.squeeze:
+        x = _squeeze_and_excite(x, options, name)
     return _merge(x, shortcut, name)
 
 
@@ -212,7 +242,7 @@ def preactivation_block(x, filters, strides, options, name):
     x = conv(preact, filters, 1, 1, options, name=f"{name}_conv1")
     x = batch_norm(x, name=f"{name}_bn1")
     x = relu(x, name=f"{name}_relu1")
-    x = conv(x, filters, 3, strides, options, name=f"{name}_conv2")
+    x = conv(x, filters, 3, strides, options, dilation=options.dilations[0], name=f"{name}_conv2")
     x = batch_norm(x, name=f"{name}_bn2")
     x = relu(x, name=f"{name}_relu2")
     x = conv(x, expanded, 1, 1, options, use_bias=True, name=f"{name}_conv3")
@@ -223,6 +253,10 @@ def _shortcut(x, filters, strides, options, name):
     """The path around a block: None, the identity, padded (A) or projected (B, C)."""
     if options.shortcut is None:
         return None
+    before, after = options.dilations
+    if options.pooled_shortcut and (strides > 1 or before != after):
+        pool = keras.layers.AveragePooling2D(2, strides=strides, padding="same", name=f"{name}_shortcut_pool")
+        x, strides = pool(x), 1
     changed = strides > 1 or num_channels(x) != filters
     if options.shortcut == "C" or (options.shortcut == "B" and changed):
         x = conv(x, filters, 1, strides, options, name=f"{name}_shortcut_conv")
@@ -235,6 +269,17 @@ def _subsample(x, strides, name):
     if strides == 1:
         return x
     return keras.layers.MaxPooling2D(1, strides=strides, name=f"{name}_shortcut_pool")(x)
+
+
+def _squeeze_and_excite(x, options, name):
+    """Each channel times a gate in (0, 1) that a small net draws from all channels' means: shape of `x`."""
+    channels = num_channels(x)
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_se_pool")(x)
+    gate = conv(gate, channels // options.squeeze, 1, 1, options, use_bias=True, name=f"{name}_se_conv1")
+    gate = relu(gate, name=f"{name}_se_relu")
+    gate = conv(gate, channels, 1, 1, options, use_bias=True, name=f"{name}_se_conv2")
+    gate = keras.layers.Activation("sigmoid", name=f"{name}_se_sigmoid")(gate)
+    return keras.layers.Multiply(name=f"{name}_se_scale")([x, gate])
 
 
 def _pad_channels(x, filters, name):

@@ -1,6 +1,7 @@
 """The builder: from a row of `VARIANTS` to a `keras.Model`, with keras.applications' signature."""
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import gc
@@ -8,7 +9,7 @@ import sys
 
 import keras
 
-from keras_resnet import blocks
+from keras_resnet import blocks, importers, stored
 from keras_resnet import weights as weights_files
 from keras_resnet.variants import VARIANTS
 
@@ -24,20 +25,24 @@ _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), 
 
     Args:
         include_top: whether pooling and the classifier end the net.
-        weights: None for random He initialisation, or the path of a `.keras` or `.weights.h5` file
-            saved from the same net.
+        weights: None for random He initialisation; "imagenet" for the best published ones, or a tag of
+            `list_weights`; or the path of a file of the same net: `.keras` or `.weights.h5`, `.safetensors` or
+            `.pth` with torchvision's or timm's names, keras.applications' `.h5`.
         input_tensor: Keras tensor (n, h, w, c) to build the net on, instead of a new input.
         input_shape: (h, w, c), or (c, h, w) under the channels-first data format. Sides may be
             None or at least {min_size} pixels; any number of channels. Default: {size} x {size} x 3.
         pooling: without a top: None for the last feature map (n, h/{min_size}, w/{min_size}, c), "avg" or
             "max" for vectors (n, c).
-        classes: number of classes.
+        classes: number of classes; other than the weights', the classifier starts from random weights.
         classifier_activation: "softmax", or None for logits. Scores are float32 under mixed precision.
         name: name of the model, "{name}" by default.
         shortcut: one of {shortcuts} (He et al. 2015, section 4.1; None: plain net).
-        stride_in: one of {strides_in}: the bottleneck's strided convolution ("3x3" is "v1.5").
+        stride_in: the bottleneck's strided convolution, one of {strides_in} ("3x3" is "v1.5"). None:
+            what the weights were trained with, the first of these without weights.
         dropout: rate before the classifier, 0 to 1.
         zero_init_residual: start each residual branch's last gamma at zero (arXiv 1706.02677).
+        output_stride: input pixels per pixel of the last map, one of {output_strides}: beyond it strides become
+            dilations, with the same weights, for segmentation (arXiv 1606.00915, section 3.1).
     Returns:
         `keras.Model`, inputs in whatever range it was or will be trained with.
     Raises:
@@ -79,36 +84,45 @@ def _make_builder(title, variant):
         name=None,
         *,
         shortcut=variant.shortcuts[0],
-        stride_in=variant.strides_in[0],
+        stride_in=None,
         dropout=0.0,
         zero_init_residual=False,
+        output_stride=variant.total_strides,
     ):
         _check_choice(title, "shortcut", shortcut, variant.shortcuts)
-        _check_choice(title, "stride_in", stride_in, variant.strides_in)
+        _check_choice(title, "stride_in", stride_in, (None, *variant.strides_in))
+        _check_choice(title, "output_stride", output_stride, variant.output_strides)
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
-        path = weights_files.resolve(weights)
-        options = blocks.BlockOptions(
-            shortcut=shortcut,
-            stride_in=stride_in,
-            zero_init_residual=zero_init_residual,
-            padding=variant.padding,
-            kernel_initializer=keras.initializers.Zeros if path else blocks.he_normal,
-        )
-        allow_depth(sum(variant.depths))
-        with _collector_paused():
-            inputs = _inputs(variant, input_tensor, input_shape)
-            x = _feature_map(variant, inputs, options)
-            if include_top:
-                head = functools.partial(_classifier, classes=classes, activation=classifier_activation)
-                x = head(x, dropout=dropout, options=options)
-            elif pooling:
-                x = POOLING_LAYERS[pooling](name=f"{pooling}_pool")(x)
-            sources = keras.utils.get_source_inputs(inputs)
-            sources = sources[0] if len(sources) == 1 else sources
-            model = keras.Model(sources, x, name=name or title.lower())
-        if path:
-            weights_files.load(model, path)
+        path, row = weights_files.resolve(title, weights)
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(stored.open_weights(path)) if path else None
+            options = blocks.BlockOptions(
+                shortcut=shortcut,
+                stride_in=_stride_in(title, variant, stride_in, source, row),
+                zero_init_residual=zero_init_residual,
+                padding=variant.padding,
+                groups=variant.groups,
+                inner_width=variant.inner_width,
+                squeeze=variant.squeeze,
+                pooled_shortcut=variant.pooled_shortcut,
+                kernel_initializer=keras.initializers.Zeros if path else blocks.he_normal,
+            )
+            allow_depth(sum(variant.depths))
+            with _collector_paused():
+                inputs = _inputs(variant, input_tensor, input_shape)
+                x = _feature_map(variant, inputs, options, output_stride)
+                if include_top:
+                    head = functools.partial(_classifier, classes=classes, activation=classifier_activation)
+                    x = head(x, dropout=dropout, options=options)
+                elif pooling:
+                    x = POOLING_LAYERS[pooling](name=f"{pooling}_pool")(x)
+                sources = keras.utils.get_source_inputs(inputs)
+                sources = sources[0] if len(sources) == 1 else sources
+                model = keras.Model(sources, x, name=name or title.lower())
+            if source:
+                importers.load(model, source)
+        model.preprocessing = row.preprocessing if row else weights_files.default_preprocessing(variant)
         return model
 
     builder.__name__ = builder.__qualname__ = title
@@ -121,6 +135,7 @@ def _make_builder(title, variant):
         name=title.lower(),
         shortcuts=variant.shortcuts,
         strides_in=variant.strides_in,
+        output_strides=variant.output_strides,
     )
     return builder
 
@@ -137,14 +152,19 @@ def allow_depth(num_blocks):
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 20 * num_blocks))
 
 
-def _feature_map(variant, x, options):
-    """Stem and stages: (n, h, w, c) -> (n, h/total_strides, w/total_strides, filters)."""
+def _feature_map(variant, x, options, output_stride):
+    """Stem and stages: (n, h, w, c) -> (n, h/output_stride, w/output_stride, filters)."""
     x = variant.stem(x, variant.width, options)
+    stride, dilation = variant.stem_strides, 1
     for stage, depth in enumerate(variant.depths, start=1):
         filters = variant.width * 2 ** (stage - 1)
         for block in range(1, depth + 1):
-            strides = variant.strides(stage, block)
-            x = variant.block(x, filters, strides, options, f"stage{stage}_block{block}")
+            strides, before = variant.strides(stage, block), dilation
+            if stride * strides > output_stride:
+                strides, dilation = 1, dilation * strides
+            stride *= strides
+            block_options = dataclasses.replace(options, dilations=(before, dilation))
+            x = variant.block(x, filters, strides, block_options, f"stage{stage}_block{block}")
     if variant.preactivation:
         x = blocks.batch_norm(x, name="post_bn")
         x = blocks.relu(x, name="post_relu")
@@ -197,6 +217,18 @@ def _check_shape(variant, shape):
             f"The input is too small: the net divides height and width by {smallest}. Expected {order} with "
             f"sides of at least {smallest} pixels, or None. Received: input_shape={shape}."
         )
+
+
+def _stride_in(title, variant, asked, source, row):
+    """`stride_in` of the net: what was asked for, else what the weights were trained with, else the paper's."""
+    if row and asked and asked != row.stride_in:
+        raise ValueError(
+            f"The weights {row.tag!r} of {title} were trained with stride_in={row.stride_in!r}. "
+            f"Received: stride_in={asked!r}. Leave it out, or pass other weights."
+        )
+    if asked or source is None:
+        return asked or variant.strides_in[0]
+    return importers.stride_in(source, variant.strides_in)
 
 
 def _check_choice(title, argument, value, allowed):

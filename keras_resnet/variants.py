@@ -21,6 +21,10 @@ class Variant:
         classes: default number of classes.
         image_size: default side of the input, in pixels.
         source: where the numbers stand.
+        groups: of a bottleneck's 3x3.
+        inner_width: filters of a bottleneck's 3x3, in multiples of the stage's.
+        squeeze: channels per hidden unit of a squeeze-and-excitation gate; 0: none.
+        pooled_shortcut: ResNet-D's.
         preactivation: V2: each stage halves the size in its last block, and BN and ReLU end the net.
         padding: "symmetric" or "same", on strided layers.
     """
@@ -34,6 +38,10 @@ class Variant:
     classes: int
     image_size: int
     source: str
+    groups: int = 1
+    inner_width: int = 1
+    squeeze: int = 0
+    pooled_shortcut: bool = False
     preactivation: bool = False
     padding: str = "symmetric"
 
@@ -46,16 +54,27 @@ class Variant:
     @property
     def total_strides(self):
         """Input pixels per pixel of the last feature map: 32 or 4."""
-        return (1 if self.stem is blocks.cifar_stem else 4) * 2 ** (len(self.depths) - 1)
+        return self.stem_strides * 2 ** (len(self.depths) - 1)
+
+    @property
+    def stem_strides(self):
+        """Input pixels per pixel of the stem's output: 4 or 1."""
+        return 1 if self.stem is blocks.cifar_stem else 4
+
+    @property
+    def output_strides(self):
+        """Allowed values of `output_stride`, the default first."""
+        return (32, 16, 8) if self.total_strides == 32 else (self.total_strides,)
 
 
 _BASIC, _BOTTLENECK, _PREACT = blocks.basic_block, blocks.bottleneck_block, blocks.preactivation_block
-_IMAGENET, _IMAGENET_V2, _CIFAR = blocks.imagenet_stem, blocks.imagenet_v2_stem, blocks.cifar_stem
+_IMAGENET, _IMAGENET_V2, _DEEP = blocks.imagenet_stem, blocks.imagenet_v2_stem, blocks.deep_stem
+_CIFAR = blocks.cifar_stem
 
 # Shortcuts. ImageNet nets: B by default, as in the paper's table 4 and in all published weights.
 # CIFAR nets: A "in all cases" (section 4.2).
-_B, _A, _PLAIN, _V2 = ("B", "A", "C", None), ("A", "B", "C", None), (None,), ("B",)
-# Stride: the paper's nets have it in the first 1x1, "v1.5" and V2 in the 3x3.
+_B, _A, _PLAIN, _ONLY_B = ("B", "A", "C", None), ("A", "B", "C", None), (None,), ("B",)
+# Stride: the paper's nets have it in the first 1x1, "v1.5" and all later nets in the 3x3.
 _PAPER, _IN_3X3, _NO_1X1 = ("1x1", "3x3"), ("3x3",), (None,)
 
 # fmt: off
@@ -81,10 +100,21 @@ VARIANTS = {
     "PlainNet44":   Variant(_BASIC,      _CIFAR,       16, (7,) * 3,        _PLAIN, _NO_1X1, 10,   32,  "He 2015, figure 6"),
     "PlainNet56":   Variant(_BASIC,      _CIFAR,       16, (9,) * 3,        _PLAIN, _NO_1X1, 10,   32,  "He 2015, figure 6"),
     "PlainNet110":  Variant(_BASIC,      _CIFAR,       16, (18,) * 3,       _PLAIN, _NO_1X1, 10,   32,  "He 2015, figure 6"),
+    # Later nets of the same blocks; sizes as in torchvision and timm, whose weights fit.
+    "ResNet26":     Variant(_BOTTLENECK, _IMAGENET,    64, (2, 2, 2, 2),    _ONLY_B, _IN_3X3, 1000, 224, "timm resnet26"),
+    "ResNet200":    Variant(_BOTTLENECK, _IMAGENET,    64, (3, 24, 36, 3),  _ONLY_B, _IN_3X3, 1000, 224, "He 2016, table 5, in timm's post-activation form"),
+    "ResNet50D":    Variant(_BOTTLENECK, _DEEP,        64, (3, 4, 6, 3),    _ONLY_B, _IN_3X3, 1000, 224, "He 2018, arXiv 1812.01187", pooled_shortcut=True),
+    "ResNet101D":   Variant(_BOTTLENECK, _DEEP,        64, (3, 4, 23, 3),   _ONLY_B, _IN_3X3, 1000, 224, "He 2018, arXiv 1812.01187", pooled_shortcut=True),
+    "SEResNet50":   Variant(_BOTTLENECK, _IMAGENET,    64, (3, 4, 6, 3),    _ONLY_B, _IN_3X3, 1000, 224, "Hu 2018, arXiv 1709.01507", squeeze=16),
+    "ResNeXt50_32x4d":  Variant(_BOTTLENECK, _IMAGENET, 64, (3, 4, 6, 3),   _ONLY_B, _IN_3X3, 1000, 224, "Xie 2017, arXiv 1611.05431, table 1", groups=32, inner_width=2),
+    "ResNeXt101_32x8d": Variant(_BOTTLENECK, _IMAGENET, 64, (3, 4, 23, 3),  _ONLY_B, _IN_3X3, 1000, 224, "Xie 2017; torchvision", groups=32, inner_width=4),
+    "ResNeXt101_64x4d": Variant(_BOTTLENECK, _IMAGENET, 64, (3, 4, 23, 3),  _ONLY_B, _IN_3X3, 1000, 224, "Xie 2017, table 4", groups=64, inner_width=4),
+    "WideResNet50_2":   Variant(_BOTTLENECK, _IMAGENET, 64, (3, 4, 6, 3),   _ONLY_B, _IN_3X3, 1000, 224, "Zagoruyko 2016, arXiv 1605.07146", inner_width=2),
+    "WideResNet101_2":  Variant(_BOTTLENECK, _IMAGENET, 64, (3, 4, 23, 3),  _ONLY_B, _IN_3X3, 1000, 224, "Zagoruyko 2016; torchvision", inner_width=2),
     # He et al. 2016 in the layout of keras.applications.resnet_v2.
-    "ResNet50V2":   Variant(_PREACT,     _IMAGENET_V2, 64, (3, 4, 6, 3),    _V2,    _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
-    "ResNet101V2":  Variant(_PREACT,     _IMAGENET_V2, 64, (3, 4, 23, 3),   _V2,    _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
-    "ResNet152V2":  Variant(_PREACT,     _IMAGENET_V2, 64, (3, 8, 36, 3),   _V2,    _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
+    "ResNet50V2":   Variant(_PREACT,     _IMAGENET_V2, 64, (3, 4, 6, 3),    _ONLY_B, _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
+    "ResNet101V2":  Variant(_PREACT,     _IMAGENET_V2, 64, (3, 4, 23, 3),   _ONLY_B, _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
+    "ResNet152V2":  Variant(_PREACT,     _IMAGENET_V2, 64, (3, 8, 36, 3),   _ONLY_B, _IN_3X3, 1000, 224, "He 2016, keras.applications", preactivation=True),
     # MLPerf Tiny v1.0, image classification: one block a stage, projections, TensorFlow's padding.
     "ResNet8":      Variant(_BASIC,      _CIFAR,       16, (1,) * 3,        _B,     _NO_1X1, 10,   32,  "Banbury et al. 2021, arXiv 2106.07597", padding="same"),
 }

@@ -1,115 +1,295 @@
-"""Weights files: what `weights=` accepts, and loading one completely or not at all."""
+"""Published weights: the table of them, and where `weights=` leads to."""
 
-import contextlib
+import dataclasses
+import hashlib
 import os
-import zipfile
+import pathlib
 
-from keras_resnet import blocks
+import keras
 
-_EXTENSIONS = (".keras", ".weights.h5")
-_NET_PREFIXES = ("stem_", "stage", "post_", "predictions")  # layers that make a net what it is
+from keras_resnet.preprocessing import Preprocessing, Preprocessor
+from keras_resnet.variants import VARIANTS, list_models
 
 
-def resolve(weights):
-    """Path that `weights=` names, or None for random initialisation.
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Facts about one published weights file; a row of `WEIGHTS`.
+
+    Attributes:
+        variant: name of the net, a key of `VARIANTS`.
+        tag: what `weights=` takes; timm's tags for files on its hub.
+        location: "hub:REPOSITORY/FILE" on the Hugging Face hub, or a URL.
+        digest: hexadecimal sha256 or md5 of the file; "" where no publication states it: then the hub's own
+            sha256, under which it stores the file, is what the file must have.
+        preprocessing: with which it was evaluated.
+        stride_in: of the net it was trained with.
+        top1: per cent of ImageNet's validation images, one crop.
+        top5: likewise.
+        source: who states the scores.
+        licence: SPDX name of the weights' licence.
+        recipe: how it was trained.
+    """
+
+    variant: str
+    tag: str
+    location: str
+    digest: str
+    preprocessing: Preprocessing
+    stride_in: str | None
+    top1: float
+    top5: float
+    source: str
+    licence: str
+    recipe: str
+
+    @property
+    def url(self):
+        """Where a person fetches the file."""
+        if not self.location.startswith("hub:"):
+            return self.location
+        repository, _, file = self.location.removeprefix("hub:").rpartition("/")
+        return f"https://huggingface.co/{repository}/resolve/main/{file}"
+
+
+# Resize, crop and interpolation as the publishers evaluate: torchvision's `Weights` enums; timm's
+# default_cfgs, whose resize is floor(crop / crop_pct); keras.applications' `preprocess_input`.
+_TV1, _TV2 = Preprocessing(256, 224), Preprocessing(232, 224)
+_A1, _BICUBIC = Preprocessing(235, 224, "bicubic"), Preprocessing(256, 224, "bicubic")
+_RA256 = Preprocessing(269, 256, "bicubic")
+_CAFFE = Preprocessing(
+    256, 224, mean=tuple(mean / 255 for mean in (103.939, 116.779, 123.68)), std=(1 / 255,) * 3, channel_order="bgr"
+)
+_SLIM = Preprocessing(256, 224, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+_TV, _TIMM, _KERAS = "torchvision", "timm's model cards", "keras.io/api/applications"
+_BSD, _APACHE, _MIT = "BSD-3-Clause", "Apache-2.0", "MIT"
+_REFERENCES = "github.com/pytorch/vision/tree/main/references/classification"
+_NEW_RECIPE = "github.com/pytorch/vision/issues/3995"
+_RSB, _TIMM_RECIPES = "arXiv 2110.00476", "huggingface.co/timm"
+_HE, _TF_SLIM = "github.com/KaimingHe/deep-residual-networks", "github.com/tensorflow/models/tree/master/research/slim"
+_HUB, _STORAGE = "hub:timm/{}/model.safetensors", "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+_H5 = _STORAGE + "{}_weights_tf_dim_ordering_tf_kernels.h5"
+
+# fmt: off
+_ROWS = (
+    # torchvision's files, in the copies that timm keeps as .safetensors.
+    ("ResNet18",         "tv_in1k",    _HUB.format("resnet18.tv_in1k"),          "", _TV1,     None,  69.758, 89.078, _TV,    _BSD,    _REFERENCES),
+    ("ResNet34",         "tv_in1k",    _HUB.format("resnet34.tv_in1k"),          "", _TV1,     None,  73.314, 91.420, _TV,    _BSD,    _REFERENCES),
+    ("ResNet50",         "tv_in1k",    _HUB.format("resnet50.tv_in1k"),          "", _TV1,     "3x3", 76.130, 92.862, _TV,    _BSD,    _REFERENCES),
+    ("ResNet101",        "tv_in1k",    _HUB.format("resnet101.tv_in1k"),         "", _TV1,     "3x3", 77.374, 93.546, _TV,    _BSD,    _REFERENCES),
+    ("ResNet152",        "tv_in1k",    _HUB.format("resnet152.tv_in1k"),         "", _TV1,     "3x3", 78.312, 94.046, _TV,    _BSD,    _REFERENCES),
+    ("ResNet50",         "tv2_in1k",   _HUB.format("resnet50.tv2_in1k"),         "", _TV2,     "3x3", 80.858, 95.434, _TV,    _BSD,    _NEW_RECIPE),
+    ("ResNet101",        "tv2_in1k",   _HUB.format("resnet101.tv2_in1k"),        "", _TV2,     "3x3", 81.886, 95.780, _TV,    _BSD,    _NEW_RECIPE),
+    ("ResNet152",        "tv2_in1k",   _HUB.format("resnet152.tv2_in1k"),        "", _TV2,     "3x3", 82.284, 96.002, _TV,    _BSD,    _NEW_RECIPE),
+    ("ResNeXt50_32x4d",  "tv_in1k",    _HUB.format("resnext50_32x4d.tv_in1k"),   "", _TV1,     "3x3", 77.618, 93.698, _TV,    _BSD,    _REFERENCES),
+    ("ResNeXt50_32x4d",  "tv2_in1k",   _HUB.format("resnext50_32x4d.tv2_in1k"),  "", _TV2,     "3x3", 81.198, 95.340, _TV,    _BSD,    _NEW_RECIPE),
+    ("ResNeXt101_32x8d", "tv_in1k",    _HUB.format("resnext101_32x8d.tv_in1k"),  "", _TV1,     "3x3", 79.312, 94.526, _TV,    _BSD,    _REFERENCES),
+    ("ResNeXt101_32x8d", "tv2_in1k",   _HUB.format("resnext101_32x8d.tv2_in1k"), "", _TV2,     "3x3", 82.834, 96.228, _TV,    _BSD,    _NEW_RECIPE),
+    ("ResNeXt101_64x4d", "tv_in1k",    _HUB.format("resnext101_64x4d.tv_in1k"),  "", _TV2,     "3x3", 83.246, 96.454, _TV,    _BSD,    _NEW_RECIPE),
+    ("WideResNet50_2",   "tv_in1k",    _HUB.format("wide_resnet50_2.tv_in1k"),   "", _TV1,     "3x3", 78.468, 94.086, _TV,    _BSD,    _REFERENCES),
+    ("WideResNet50_2",   "tv2_in1k",   _HUB.format("wide_resnet50_2.tv2_in1k"),  "", _TV2,     "3x3", 81.602, 95.758, _TV,    _BSD,    _NEW_RECIPE),
+    ("WideResNet101_2",  "tv_in1k",    _HUB.format("wide_resnet101_2.tv_in1k"),  "", _TV1,     "3x3", 78.848, 94.284, _TV,    _BSD,    _REFERENCES),
+    ("WideResNet101_2",  "tv2_in1k",   _HUB.format("wide_resnet101_2.tv2_in1k"), "", _TV2,     "3x3", 82.510, 96.020, _TV,    _BSD,    _NEW_RECIPE),
+    # timm's own, "ResNet strikes back" procedure A1 and earlier ones.
+    ("ResNet18",         "a1_in1k",    _HUB.format("resnet18.a1_in1k"),          "", _A1,      None,  71.49,  90.07,  _TIMM,  _APACHE, _RSB),
+    ("ResNet34",         "a1_in1k",    _HUB.format("resnet34.a1_in1k"),          "", _A1,      None,  76.42,  92.87,  _TIMM,  _APACHE, _RSB),
+    ("ResNet50",         "a1_in1k",    _HUB.format("resnet50.a1_in1k"),          "773525d5821de224f8f30c33377b7a795d7863e08522698200d3217d3f2a41bb",
+                                                                                     _A1,      "3x3", 80.38,  94.60,  _TIMM,  _APACHE, _RSB),
+    ("ResNet101",        "a1_in1k",    _HUB.format("resnet101.a1_in1k"),         "", _A1,      "3x3", 81.50,  95.16,  _TIMM,  _APACHE, _RSB),
+    ("ResNet152",        "a1_in1k",    _HUB.format("resnet152.a1_in1k"),         "", _A1,      "3x3", 81.97,  95.24,  _TIMM,  _APACHE, _RSB),
+    ("ResNeXt50_32x4d",  "a1_in1k",    _HUB.format("resnext50_32x4d.a1_in1k"),   "", _A1,      "3x3", 80.53,  94.46,  _TIMM,  _APACHE, _RSB),
+    ("ResNet50D",        "a1_in1k",    _HUB.format("resnet50d.a1_in1k"),         "", _A1,      "3x3", 80.68,  94.71,  _TIMM,  _APACHE, _RSB),
+    ("SEResNet50",       "a1_in1k",    _HUB.format("seresnet50.a1_in1k"),        "", _A1,      "3x3", 80.02,  94.71,  _TIMM,  _APACHE, _RSB),
+    ("ResNet101D",       "ra2_in1k",   _HUB.format("resnet101d.ra2_in1k"),       "", _RA256,   "3x3", 82.26,  96.07,  _TIMM,  _APACHE, _TIMM_RECIPES),
+    ("ResNet26",         "bt_in1k",    _HUB.format("resnet26.bt_in1k"),          "", _BICUBIC, "3x3", 75.30,  92.58,  _TIMM,  _APACHE, _TIMM_RECIPES),
+    # keras.applications; md5 from its source, resnet.py.
+    ("ResNet50",         "keras_in1k", _H5.format("resnet50"),    "2cb95161c43110f7111970584f804107", _CAFFE, "1x1", 74.9, 92.1, _KERAS, _MIT,    _HE),
+    ("ResNet101",        "keras_in1k", _H5.format("resnet101"),   "f1aeb4b969a6efcfb50fad2f0c20cfc5", _CAFFE, "1x1", 76.4, 92.8, _KERAS, _MIT,    _HE),
+    ("ResNet152",        "keras_in1k", _H5.format("resnet152"),   "100835be76be38e30d865e96f2aaae62", _CAFFE, "1x1", 76.6, 93.1, _KERAS, _MIT,    _HE),
+    ("ResNet50V2",       "keras_in1k", _H5.format("resnet50v2"),  "3ef43a0b657b3be2300d5770ece849e0", _SLIM,  "3x3", 76.0, 93.0, _KERAS, _APACHE, _TF_SLIM),
+    ("ResNet101V2",      "keras_in1k", _H5.format("resnet101v2"), "6343647c601c52e1368623803854d971", _SLIM,  "3x3", 77.2, 93.8, _KERAS, _APACHE, _TF_SLIM),
+    ("ResNet152V2",      "keras_in1k", _H5.format("resnet152v2"), "a49b44d1979771252814e80f8ec446f9", _SLIM,  "3x3", 78.0, 94.2, _KERAS, _APACHE, _TF_SLIM),
+)
+# fmt: on
+WEIGHTS = {f"{row[0]}.{row[1]}": Weights(*row) for row in _ROWS}
+
+
+def list_weights(name="*"):
+    """Prints the table of published weights, the best of each net marked: that one is `weights="imagenet"`.
 
     Args:
-        weights: None or the path of a file saved by Keras.
+        name: a net, or a shell-style wildcard, as in `list_models`.
+    """
+    print(f"{'model':<17} {'weights':<11} {'top-1':>6} {'top-5':>6}  {'input':<22} {'licence':<12} where")
+    for row in WEIGHTS.values():
+        if row.variant not in list_models(name):
+            continue
+        steps = row.preprocessing
+        shape = f"{steps.resize} > {steps.crop} {steps.interpolation} {steps.channel_order}"
+        mark = "*" if row is best(row.variant) else " "
+        print(
+            f"{row.variant:<17} {row.tag:<10}{mark} {row.top1:>6.2f} {row.top5:>6.2f}  {shape:<22} {row.licence:<12} "
+            f"{row.url}"
+        )
+
+
+def best(variant):
+    """The row with the highest top-1 score of a net, or None where none is published."""
+    rows = [row for row in WEIGHTS.values() if row.variant == variant]
+    return max(rows, key=lambda row: row.top1, default=None)
+
+
+def find(variant, weights):
+    """The row that `weights=` names, or None if it is not a name.
+
+    Args:
+        variant: name of the net.
+        weights: "imagenet", a tag, or anything else.
     Returns:
-        str or None.
+        `Weights` or None.
     Raises:
-        ValueError: if there is no such file, or it is of a kind that cannot be loaded.
+        ValueError: if the tag is another net's, or "imagenet" has no row for this net.
+    """
+    tags = [row.tag for row in WEIGHTS.values() if row.variant == variant]
+    if weights == "imagenet" and not tags:
+        raise ValueError(
+            f"There are no published ImageNet weights of {variant}. Expected None or a file. Received: "
+            "weights='imagenet'. keras_resnet.list_weights() prints which nets have some."
+        )
+    if weights == "imagenet":
+        return best(variant)
+    if weights in tags:
+        return WEIGHTS[f"{variant}.{weights}"]
+    if weights in {row.tag for row in WEIGHTS.values()}:
+        raise ValueError(
+            f"There are no weights {weights!r} of {variant}. Expected one of {', '.join(tags) or 'none'}, "
+            f"None or a file. Received: weights={weights!r}."
+        )
+    return None
+
+
+def resolve(variant, weights):
+    """The file that `weights=` leads to.
+
+    Args:
+        variant: name of the net.
+        weights: None, "imagenet", a tag of `list_weights`, or the path of a file.
+    Returns:
+        Path or None, and the row of `WEIGHTS` or None.
+    Raises:
+        ValueError: if there are no such weights, or they cannot be had.
     """
     if weights is None:
-        return None
-    path = os.fspath(weights)
-    expected = "Expected None, or the path of a .keras or .weights.h5 file"
-    if path == "imagenet":
+        return None, None
+    row = find(variant, weights)
+    return (fetch(row), row) if row else (os.fspath(weights), None)
+
+
+def preprocessor(weights_or_model):
+    """What turns photographs into a net's input, as its weights were evaluated.
+
+    Args:
+        weights_or_model: a model of this package; "MODEL.TAG" of `list_weights`, such as "ResNet50.a1_in1k"; the name
+            of a net, which stands for its best weights; a row of `WEIGHTS`; or a `Preprocessing`.
+    Returns:
+        `Preprocessor`.
+    Raises:
+        ValueError: if it is none of these.
+    """
+    found = weights_or_model
+    if isinstance(found, keras.Model):
+        found = _of_model(found)
+    elif found in WEIGHTS:
+        found = WEIGHTS[found]
+    elif found in VARIANTS:
+        found = best(found) or default_preprocessing(VARIANTS[found])
+    found = found.preprocessing if isinstance(found, Weights) else found
+    if not isinstance(found, Preprocessing):
         raise ValueError(
-            f"Published weights are not part of this version. {expected}. Received: weights='imagenet'. "
-            "Pass weights=None to start from random weights."
+            "Expected a model of keras_resnet, or a name such as 'ResNet50.a1_in1k' (keras_resnet.list_weights() "
+            f"prints them) or 'ResNet50'. Received: {weights_or_model!r}."
         )
-    if not os.path.exists(path):
+    return Preprocessor(found)
+
+
+def default_preprocessing(variant):
+    """Of a net whose weights say nothing: torchvision's for ImageNet, the whole image for CIFAR."""
+    return _TV1 if variant.image_size == 224 else Preprocessing(variant.image_size, variant.image_size)
+
+
+def _of_model(model):
+    if any(layer.name == "preprocessing" for layer in model.layers):  # a trained model, which takes pixels
+        crop = model.input_shape[1] or 224
+        return Preprocessing(round(crop * 256 / 224), crop, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    return getattr(model, "preprocessing", None)
+
+
+def folder():
+    """Where a weights file that was fetched by hand is looked for."""
+    return pathlib.Path(keras.config.keras_home(), "models", "keras_resnet")
+
+
+def fetch(row):
+    """Path of a row's file: fetched by hand, from the cache, or downloaded; its hash is checked each time.
+
+    Args:
+        row: `Weights`.
+    Returns:
+        str.
+    Raises:
+        ValueError: if the file cannot be had, or its hash is wrong.
+    """
+    by_hand = folder() / f"{row.variant}.{row.tag}{os.path.splitext(row.location)[1]}"
+    if by_hand.exists():
+        _check_digest(by_hand, row.digest, row)
+        return str(by_hand)
+    download = _from_hub if row.location.startswith("hub:") else _from_url
+    try:
+        return download(row)
+    except Exception as error:  # the hub and urllib raise dozens of types, network ones and others
+        if isinstance(error, ValueError) and "hash" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"The weights file does not exist. {expected}. Received: weights={path!r}, "
-            f"which is {os.path.abspath(path)}."
-        )
-    if not path.endswith(_EXTENSIONS):
-        raise ValueError(f"The weights file is of an unknown kind. {expected}. Received: weights={path!r}.")
+            f"The weights {row.tag!r} of {row.variant} cannot be downloaded ({type(error).__name__}: {reason}). Fetch "
+            f"{row.url} on a machine with a network and put it here as {by_hand}."
+        ) from error
+
+
+def _from_hub(row):
+    """Cached and resumed by huggingface_hub, which stores a file under its sha256."""
+    try:
+        import huggingface_hub  # only for downloads
+    except ImportError as error:
+        raise ImportError("huggingface_hub is not installed: pip install keras-resnet[weights]") from error
+
+    repository, _, file = row.location.removeprefix("hub:").rpartition("/")
+    path = huggingface_hub.hf_hub_download(repository, file)
+    digest = row.digest or os.path.basename(os.path.realpath(path))
+    if len(digest) != 64:  # a cache without links, on Windows: ask the hub
+        digest = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, file)).etag
+    _check_digest(path, digest, row)
     return path
 
 
-def load(model, path):
-    """Loads every weight of `model` by layer name, without running code from the file.
-
-    Only arrays are read; the architecture in a `.keras` file is not deserialised. The layers' names,
-    those without weights too, must be the file's, which tells nets of equal shapes apart (a plain
-    net from a residual one, `stride_in`). Of a whole net, `include_top=False` leaves the classifier.
-
-    Args:
-        model: built `keras.Model`.
-        path: `.keras` or `.weights.h5` file.
-    Raises:
-        ValueError: if the file is damaged, or not of this net; the model is then unchanged.
-    """
-    layers = {layer.name: layer for layer in model.layers if layer.name.startswith(_NET_PREFIXES)}
-    with _stored_layers(path) as stored:
-        if "predictions" not in layers:
-            stored.pop("predictions", None)
-        _check(model, layers, stored, path)
-        for name, layer in layers.items():
-            if not layer.weights:
-                continue
-            layer.load_own_variables({key: array[...] for key, array in stored[name].items()})
-            if hasattr(layer, "kernel_initializer"):
-                # Zeros, to save the random draw; a copy of the model must start as the paper's.
-                layer.kernel_initializer = blocks.he_normal()
+def _from_url(row):
+    name = row.location.rpartition("/")[2]
+    try:
+        return keras.utils.get_file(name, row.location, cache_subdir="models/keras_resnet", file_hash=row.digest)
+    except ValueError as error:  # get_file's word for a wrong hash
+        path = folder() / name
+        _check_digest(path, row.digest, row)
+        raise OSError(str(error)) from error
 
 
-@contextlib.contextmanager
-def _stored_layers(path):
-    """Dict from the name of each of the net's layers to its group of arrays in the file."""
-    import h5py  # a dependency of Keras, imported here to keep `import keras_resnet` light
-
-    with contextlib.ExitStack() as stack:
-        try:
-            source = path
-            if path.endswith(".keras"):
-                archive = stack.enter_context(zipfile.ZipFile(path))
-                source = stack.enter_context(archive.open("model.weights.h5"))
-            groups = stack.enter_context(h5py.File(source, "r"))["layers"].values()
-            names = [(str(group["vars"].attrs["name"]), group["vars"]) for group in groups if "vars" in group]
-        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                "The weights file cannot be read: it is damaged, or not saved by Keras 3. Expected a "
-                f".keras or .weights.h5 file. Received: {path!r} ({error})."
-            ) from error
-        yield {name: arrays for name, arrays in names if name.startswith(_NET_PREFIXES)}
-
-
-def _check(model, layers, stored, path):
-    """Raises unless the file has the model's layers, each with arrays of the model's shapes."""
-    if {*layers} != {*stored}:
+def _check_digest(path, expected, row):
+    """Deletes nothing, returns nothing: raises unless the file has the digest (none known: any file)."""
+    if not expected:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5" if len(expected) == 32 else "sha256").hexdigest()
+    if found != expected:
         raise ValueError(
-            f"The weights are of another net than {model.name}. Expected layers that the file lacks: "
-            f"{_listed({*layers} - {*stored})}. Received layers that the net lacks: "
-            f"{_listed({*stored} - {*layers})}. File: {path!r}."
+            f"The weights file of {row.variant} has the wrong hash and is not used: it is damaged or another file. "
+            f"Expected: {expected}. Received: {found}, {os.fspath(path)}. Delete it and fetch {row.url} anew."
         )
-    for name, layer in layers.items():
-        expected = [tuple(weight.shape) for weight in layer.weights]
-        found = [tuple(stored[name][key].shape) for key in sorted(stored[name], key=int)]
-        if expected != found and name == "predictions" and len(found) == 2:
-            raise ValueError(
-                f"The weights have another number of classes. Expected: classes={expected[1][0]}. "
-                f"Received: {found[1][0]}, in {path!r}. Pass classes={found[1][0]}, or include_top=False."
-            )
-        if expected != found:
-            raise ValueError(
-                f"The weights are of another net than {model.name}. Layer {name}: expected arrays of shape "
-                f"{expected}. Received: {found} in {path!r}."
-            )
-
-
-def _listed(names, most=5):
-    rows = sorted(names)
-    return (", ".join(rows[:most]) + (f" and {len(rows) - most} more" if len(rows) > most else "")) or "none"

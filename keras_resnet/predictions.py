@@ -1,0 +1,73 @@
+"""Class scores of ImageNet nets as names."""
+
+import json
+import os
+
+import keras
+import numpy as np
+
+# As keras.applications.imagenet_utils has them: the file is shared with it in the cache.
+CLASS_INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+CLASS_INDEX_MD5 = "c2c37ea517e94d9795004a39431a14cb"
+
+
+def decode_predictions(scores, top=5, class_index=None):
+    """The best classes of each image.
+
+    Args:
+        scores: array (n, 1000), probabilities or logits (rows that do not sum to 1 get a softmax).
+        top: how many classes an image.
+        class_index: path of imagenet_class_index.json; None: keras.applications' file, downloaded once.
+    Returns:
+        list of n lists of `top` tuples (wnid, name, probability), best first.
+    Raises:
+        ValueError: if the scores are not of 1000 classes, or the file cannot be had.
+    """
+    scores = np.asarray(scores, "float64")
+    names = read_class_index(class_index)
+    if scores.ndim != 2 or scores.shape[1] != len(names):
+        raise ValueError(f"Expected scores of shape (n, {len(names)}). Received: shape {scores.shape}.")
+    if np.any(scores < 0) or np.abs(scores.sum(axis=1) - 1).max(initial=0) > 1e-3:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(*names[index], float(row[index])) for index in best] for row, best in zip(scores, order, strict=True)]
+
+
+def read_class_index(path=None):
+    """ImageNet's classes in the order of the scores.
+
+    Args:
+        path: imagenet_class_index.json, {"0": ["n01440764", "tench"], ...}, or a text file with a wnid a line; None:
+            keras.applications' file, downloaded once.
+    Returns:
+        list of (wnid, name).
+    Raises:
+        ValueError: if the file cannot be had or read.
+    """
+    path = path or _fetch_class_index()
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if not text.lstrip().startswith("{"):
+            return [(line.split()[0], line.split()[-1]) for line in text.splitlines() if line.strip()]
+        rows = json.loads(text)
+        return [tuple(rows[str(index)]) for index in range(len(rows))]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            "Expected a class index: imagenet_class_index.json, or a text with one wnid a line. "
+            f"Received: {os.fspath(path)!r} ({error})."
+        ) from error
+
+
+def _fetch_class_index():
+    name = "imagenet_class_index.json"
+    try:
+        return keras.utils.get_file(name, CLASS_INDEX_URL, cache_subdir="models", file_hash=CLASS_INDEX_MD5)
+    except Exception as error:  # get_file raises what urllib does, and plain Exception
+        path = os.path.join(keras.config.keras_home(), "models", name)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"The names of ImageNet's classes cannot be downloaded ({reason}). Fetch {CLASS_INDEX_URL} on a machine with "
+            f"a network and put it here as {path}, or pass class_index=."
+        ) from error

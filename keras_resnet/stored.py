@@ -1,0 +1,186 @@
+"""Weights files of every kind as named arrays, read one at a time; nothing in a file is executed."""
+
+import contextlib
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One array of a file.
+
+    Attributes:
+        shape: tuple of int.
+        read: function without arguments that gives the numpy array.
+    """
+
+    shape: tuple
+    read: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredWeights:
+    """An open weights file.
+
+    Attributes:
+        path: the file.
+        arrays: dict from name to `Array`. Names are the file's own in torch's files; "LAYER/INDEX" in Keras's, the
+            index counting a layer's weights.
+        layers: names of all layers in a Keras file, those without weights too; empty for torch's.
+    """
+
+    path: str
+    arrays: dict
+    layers: frozenset = frozenset()
+
+
+@contextlib.contextmanager
+def open_weights(path):
+    """Opens a weights file for reading.
+
+    Args:
+        path: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth` or `.th` file.
+    Yields:
+        `StoredWeights`, valid inside the context.
+    Raises:
+        ValueError: if the file does not exist, is damaged or of another kind.
+        ImportError: if the package that reads this kind is not installed.
+    """
+    extension = os.path.splitext(path)[1]
+    expected = f"Expected a file that ends in {', '.join(_READERS)}"
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"The weights file does not exist. {expected}. Received: weights={path!r}, which is {os.path.abspath(path)}."
+        )
+    if extension not in _READERS:
+        raise ValueError(f"The weights file is of an unknown kind. {expected}. Received: weights={path!r}.")
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"The weights file is empty. {expected}. Received: {path!r}, 0 bytes.")
+    with contextlib.ExitStack() as stack:
+        try:
+            stored = _READERS[extension](path, stack)
+        except ImportError:
+            raise
+        except Exception as error:  # each reader raises whatever the damaged part happens to trip over
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            with open(path, "rb") as file:
+                start = file.read(4)
+            kind = " It starts like a text, not like such a file." if start.isascii() and start.isalpha() else ""
+            raise ValueError(
+                f"The weights file cannot be read: it is truncated, damaged or of another kind.{kind} Expected a "
+                f"{extension} file. Received: {path!r} ({reason})."
+            ) from error
+        yield stored
+
+
+def _from_keras(path, stack):
+    """`.keras`: an archive whose architecture is not looked at."""
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    return _from_h5(path, stack, stack.enter_context(archive.open("model.weights.h5")))
+
+
+def _from_h5(path, stack, source=None):
+    """Keras 3's layout (groups "layers/CLASS_N/vars" with the layer's name) or Keras 1 and 2's ("layer_names")."""
+    import h5py  # a dependency of Keras, imported here to keep `import keras_resnet` light
+
+    file = stack.enter_context(h5py.File(source or path, "r"))
+    if "layers" in file:
+        groups = [_inside(file["layers"], name) for name in file["layers"]]
+        groups = [_inside(group, "vars") for group in groups if "vars" in group]
+        rows = {str(group.attrs["name"]): [_inside(group, key) for key in sorted(group, key=int)] for group in groups}
+    else:
+        root = _inside(file, "model_weights") if "model_weights" in file else file
+        rows = {}
+        for name in _texts(root.attrs["layer_names"]):
+            group = _inside(root, name)
+            rows[name] = [_inside(group, key) for key in _texts(group.attrs["weight_names"])]
+    arrays = {f"{name}/{index}": _h5_array(data) for name, row in rows.items() for index, data in enumerate(row)}
+    return StoredWeights(path, arrays, frozenset(rows))
+
+
+def _inside(group, name):
+    """A member of an HDF5 group; links to other files and data kept in other files are refused."""
+    import h5py
+
+    parent, _, last = name.rpartition("/")
+    holder = group[parent] if parent else group
+    member = group[name]
+    is_link = isinstance(holder.get(last, getlink=True), h5py.ExternalLink)
+    if is_link or (isinstance(member, h5py.Dataset) and (member.external or member.is_virtual)):
+        raise ValueError(f"{name} points to another file")
+    return member
+
+
+def _texts(names):
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _h5_array(dataset):
+    return Array(tuple(dataset.shape), lambda: dataset[...])
+
+
+def _from_safetensors(path, stack):
+    try:
+        import safetensors  # only for these files
+    except ImportError as error:
+        raise ImportError("safetensors is not installed: pip install keras-resnet[weights]") from error
+    file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+    arrays = {name: _safetensors_array(file, name) for name in file.keys()}  # noqa: SIM118
+    return StoredWeights(path, _without_wrapper(arrays))
+
+
+def _safetensors_array(file, name):
+    return Array(tuple(file.get_slice(name).get_shape()), lambda: file.get_tensor(name))
+
+
+def _from_torch(path, stack):
+    try:
+        import torch  # an optional extra, only for these files
+    except ImportError as error:
+        raise ImportError(
+            f"torch, which reads {path!r}, is not installed: pip install keras-resnet[torch]. Or convert the file where "
+            "torch is: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors'), "
+            "with its 'state_dict' or 'model' entry if it has one."
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    for key in ("state_dict", "model"):  # training checkpoints hold the optimizer's state beside it
+        state = state[key] if isinstance(state.get(key), dict) else state
+    arrays = {name: _torch_array(tensor) for name, tensor in state.items() if hasattr(tensor, "shape")}
+    return StoredWeights(path, _without_wrapper(arrays))
+
+
+def _torch_array(tensor):
+    return Array(tuple(tensor.shape), lambda: tensor.float().numpy())
+
+
+def _without_wrapper(arrays):
+    """Names without the "module." of torch.nn.DataParallel and the step counters of batch normalization."""
+    names = {name: name.removeprefix("module.") for name in arrays if not name.endswith("num_batches_tracked")}
+    return {short: arrays[name] for name, short in names.items()}
+
+
+def save_safetensors(path, arrays):
+    """Writes a `.safetensors` file: aside, then renamed.
+
+    Args:
+        path: file to write; its folder exists.
+        arrays: dict from name to numpy array.
+    """
+    from safetensors.numpy import save_file
+
+    aside = f"{path}.part"
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, aside, {"format": "pt"})
+    os.replace(aside, path)
+
+
+_READERS = {
+    ".keras": _from_keras,
+    ".h5": _from_h5,
+    ".safetensors": _from_safetensors,
+    ".pth": _from_torch,
+    ".th": _from_torch,
+}
