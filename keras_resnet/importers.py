@@ -52,7 +52,9 @@ def torch_layer(name, arrays):
         if match[3].startswith("shortcut_"):
             holder = "shortcut" if any(f"{block}.shortcut.0" in other for other in arrays) else "downsample"
             # ResNet-D pools first, so that its convolution has index 1.
-            first = 1 if f"{block}.{holder}.1.weight" in arrays and _rank(arrays, f"{block}.{holder}.1.weight") == 4 else 0
+            first = (
+                1 if f"{block}.{holder}.1.weight" in arrays and _rank(arrays, f"{block}.{holder}.1.weight") == 4 else 0
+            )
             return f"{block}.{holder}.{first + (match[3] == 'shortcut_bn')}"
         return f"{block}.{match[3].replace('se_conv', 'se.fc')}"
     stem = re.match(r"stem_(conv|bn)(\d?)$", name)

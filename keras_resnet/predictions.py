@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -60,14 +61,21 @@ def read_class_index(path=None):
         ) from error
 
 
+def cache_folder():
+    """Where Keras keeps downloaded models, ~/.keras/models or that of KERAS_HOME; made if need be."""
+    folder = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras", "models")
+    folder.mkdir(parents=True, exist_ok=True)  # get_file puts its files in /tmp where the folder is missing
+    return folder
+
+
 def _fetch_class_index():
-    name = "imagenet_class_index.json"
+    folder, name = cache_folder(), "imagenet_class_index.json"
+    options = {"cache_dir": folder.parent, "cache_subdir": folder.name, "file_hash": CLASS_INDEX_MD5}
     try:
-        return keras.utils.get_file(name, CLASS_INDEX_URL, cache_subdir="models", file_hash=CLASS_INDEX_MD5)
+        return keras.utils.get_file(name, CLASS_INDEX_URL, **options)
     except Exception as error:  # get_file raises what urllib does, and plain Exception
-        path = os.path.join(keras.config.keras_home(), "models", name)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"The names of ImageNet's classes cannot be downloaded ({reason}). Fetch {CLASS_INDEX_URL} on a machine with "
-            f"a network and put it here as {path}, or pass class_index=."
+            f"a network and put it here as {folder / name}, or pass class_index=."
         ) from error

@@ -75,7 +75,7 @@ def _make_builder(title, variant):
 
     def builder(
         include_top=True,
-        weights="imagenet" if variant.classes == 1000 else None,
+        weights="imagenet" if weights_files.best(title) else None,
         input_tensor=None,
         input_shape=None,
         pooling=None,

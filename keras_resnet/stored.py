@@ -69,7 +69,7 @@ def open_weights(path):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             with open(path, "rb") as file:
                 start = file.read(4)
-            kind = " It starts like a text, not like such a file." if start.isascii() and start.isalpha() else ""
+            kind = " It starts like a text, not like such a file." if start.isascii() and start.decode().isprintable() else ""
             raise ValueError(
                 f"The weights file cannot be read: it is truncated, damaged or of another kind.{kind} Expected a "
                 f"{extension} file. Received: {path!r} ({reason})."

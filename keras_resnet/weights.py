@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import os
-import pathlib
 
 import keras
 
+from keras_resnet import predictions
 from keras_resnet.preprocessing import Preprocessing, Preprocessor
 from keras_resnet.variants import VARIANTS, list_models
 
@@ -225,8 +225,8 @@ def _of_model(model):
 
 
 def folder():
-    """Where a weights file that was fetched by hand is looked for."""
-    return pathlib.Path(keras.config.keras_home(), "models", "keras_resnet")
+    """Where files are kept, and one that was fetched by hand is looked for: ~/.keras/models/keras_resnet."""
+    return predictions.cache_folder() / "keras_resnet"
 
 
 def fetch(row):
@@ -275,7 +275,9 @@ def _from_hub(row):
 def _from_url(row):
     name = row.location.rpartition("/")[2]
     try:
-        return keras.utils.get_file(name, row.location, cache_subdir="models/keras_resnet", file_hash=row.digest)
+        return keras.utils.get_file(
+            name, row.location, cache_dir=folder().parent, cache_subdir=folder().name, file_hash=row.digest
+        )
     except ValueError as error:  # get_file's word for a wrong hash
         path = folder() / name
         _check_digest(path, row.digest, row)
