@@ -10,12 +10,14 @@ from absl import flags
 import train
 from export.formats import FORMATS
 
-flags.DEFINE_string("model", None, "the .keras file", required=True)
+flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
+flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
 flags.DEFINE_string("output_dir", None, "folder for the files and the card", required=True)
 flags.DEFINE_list("formats", list(FORMATS), f"some of {', '.join(FORMATS)}")
 flags.DEFINE_string("calibration_data", None, "data whose training images set int8's ranges; default: the run's own")
 flags.DEFINE_string("eval_data", None, "data whose test images check every file; default: the run's own")
 flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
+flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for folder: data; default: the run's own")
 flags.DEFINE_integer("calibration_images", 100, "training images for calibration", lower_bound=1)
 flags.DEFINE_integer("eval_images", 5000, "most test images to check a file on", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "images a call of the .tflite files", lower_bound=1)
@@ -29,9 +31,11 @@ def main(argv):
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     from export import card, pipeline
-    from train import predictor
+    from keras_resnet import list_models
+    from train import network, predictor
 
-    model = predictor.load_keras(values.model)
+    is_name = values.model in list_models()
+    model = network.published(values.model, values.weights) if is_name else predictor.load_keras(values.model)
     examination, calibration_images, facts = open_images(model, values)
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     parent = os.path.dirname(os.path.abspath(values.output_dir))
@@ -76,12 +80,12 @@ def open_images(model, values):
     from train import data, scoring
 
     shape = pipeline.check_static(model)
-    source = data.load_for_model(values.model, shape, values.eval_data, values.data_dir)
+    source = data.load_for_model(values.model, shape, values.eval_data, values.data_dir, values.class_index)
     examination = pipeline.examine_keras(model, source, values.eval_images)
     facts = {"eval_data": source.name, "num_images": len(examination.labels), "calibration_indices": []}
     if "int8" not in values.formats:
         return examination, None, facts
-    source = data.load_for_model(values.model, shape, values.calibration_data, values.data_dir)
+    source = data.load_for_model(values.model, shape, values.calibration_data, values.data_dir, values.class_index)
     scoring.check_images_fit(shape, source)
     images, _, indices = data.arrays(source, "train", values.calibration_images)
     if len(images) < values.batch_size:

@@ -34,8 +34,9 @@ def fold_preprocessing(model):
     Returns:
         `keras.Model`.
     """
-    names = {layer.name for layer in model.layers}
-    if not {"preprocessing", "stem_conv"} <= names:
+    names = [layer.name for layer in model.layers]
+    first = next((name for name in names if name in ("stem_conv", "stem_conv1")), None)
+    if "preprocessing" not in names or first is None:
         return model
     scale = np.asarray(model.get_layer("preprocessing").scale, "float64")
     offset = np.asarray(model.get_layer("preprocessing").offset, "float64")
@@ -48,7 +49,7 @@ def fold_preprocessing(model):
 
     copy = keras.models.clone_model(model, clone_function=shift_only)
     copy.set_weights(model.get_weights())
-    stem = copy.get_layer("stem_conv")
+    stem = copy.get_layer(first)
     kernel, *bias = stem.get_weights()
     stem.set_weights([(kernel * scale[:, None]).astype("float32"), *bias])
     return copy

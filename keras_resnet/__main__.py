@@ -1,4 +1,4 @@
-"""`python -m keras_resnet classify photo.jpg ... --model=ResNet50 --weights=TAG_OR_FILE`: the top classes of photographs."""
+"""The best classes of photographs: `python -m keras_resnet classify photo.jpg --model=ResNet50 --weights=FILE`."""
 
 import argparse
 import csv

@@ -131,7 +131,7 @@ def imagenet_stem(x, filters, options):
 
 
 def deep_stem(x, filters, options):
-    """Three 3x3 convolutions, the first of stride 2, in place of the 7x7 (He et al. 2018, arXiv 1812.01187, figure 2b)."""
+    """Three 3x3 convolutions, the first of stride 2, in place of the 7x7 (arXiv 1812.01187, figure 2b)."""
     for index, (width, strides) in enumerate(((filters // 2, 2), (filters // 2, 1), (filters, 1)), start=1):
         x = conv(x, width, 3, strides, options, name=f"stem_conv{index}")
         x = batch_norm(x, name=f"stem_bn{index}")

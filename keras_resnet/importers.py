@@ -52,9 +52,8 @@ def torch_layer(name, arrays):
         if match[3].startswith("shortcut_"):
             holder = "shortcut" if any(f"{block}.shortcut.0" in other for other in arrays) else "downsample"
             # ResNet-D pools first, so that its convolution has index 1.
-            first = (
-                1 if f"{block}.{holder}.1.weight" in arrays and _rank(arrays, f"{block}.{holder}.1.weight") == 4 else 0
-            )
+            second = arrays.get(f"{block}.{holder}.1.weight") if arrays else None
+            first = 1 if second and len(second.shape) == 4 else 0
             return f"{block}.{holder}.{first + (match[3] == 'shortcut_bn')}"
         return f"{block}.{match[3].replace('se_conv', 'se.fc')}"
     stem = re.match(r"stem_(conv|bn)(\d?)$", name)
@@ -63,10 +62,6 @@ def torch_layer(name, arrays):
     if stem:
         return f"{stem[1]}1"
     return "linear" if "linear.weight" in arrays else "fc"
-
-
-def _rank(arrays, name):
-    return len(arrays[name].shape)
 
 
 def applications_layer(name, arrays):
@@ -155,7 +150,7 @@ def load(model, source):
         model: built `keras.Model` of this package.
         source: `stored.StoredWeights`.
     Raises:
-        ValueError: if an array of the file or a weight of the model would be left over, or shapes differ; all are listed.
+        ValueError: if an array of the file or a weight of the model is left over, or shapes differ; all are listed.
     """
     layout = layout_of(source)
     layers = {layer.name: layer for layer in model.layers if layer.name.startswith(NET_PREFIXES)}
@@ -166,7 +161,7 @@ def load(model, source):
     problems = [f"{name}: expected, not in the file" for name in missing]
     problems += [f"{name}: received {source.arrays[name].shape}, no such weight in the net" for name in unused]
     for layer, names in plan.items():
-        if not (layer == new_head or layer == new_channels):
+        if layer not in (new_head, new_channels):
             problems += _wrong_shapes(layers[layer], names, layout, source)
     if problems:
         raise ValueError(
@@ -219,14 +214,14 @@ def _differences(layers, plan, layout, source):
     new_head = new_channels = None
     head = layers.get("predictions")
     found = _shape(plan.get("predictions"), layout, source)
-    if head is not None and found and len(found) == 2 and found[0] == head.kernel.shape[0]:
-        if found != tuple(head.kernel.shape):
-            new_head = "predictions"
-            warnings.warn(
-                f"The file has {found[1]} classes and the model {head.kernel.shape[1]}: the classifier starts from random "
-                f"weights. Pass classes={found[1]} to keep the file's.",
-                stacklevel=5,
-            )
+    ours = tuple(head.kernel.shape) if head else None
+    if ours and found and found != ours and found[:1] == ours[:1]:
+        new_head = "predictions"
+        warnings.warn(
+            f"The file has {found[1]} classes and the model {ours[1]}: the classifier starts from random weights. "
+            f"Pass classes={found[1]} to keep the file's.",
+            stacklevel=5,
+        )
     first = next((name for name in layers if name.startswith("stem_conv") and layers[name].weights), None)
     found = _shape(plan.get(first), layout, source)
     if found and len(found) == 4:

@@ -76,6 +76,6 @@ def _fetch_class_index():
     except Exception as error:  # get_file raises what urllib does, and plain Exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"The names of ImageNet's classes cannot be downloaded ({reason}). Fetch {CLASS_INDEX_URL} on a machine with "
-            f"a network and put it here as {folder / name}, or pass class_index=."
+            f"The names of ImageNet's classes cannot be downloaded ({reason}). Fetch {CLASS_INDEX_URL} on a machine "
+            f"with a network and put it here as {folder / name}, or pass class_index=."
         ) from error

@@ -30,10 +30,16 @@ class Preprocessing:
     std: tuple = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
 
-    def scale_and_offset(self):
-        """Two lists, a number a channel: the net's input is pixel * scale + offset, pixels 0 to 255."""
-        scale = [1 / (255 * std) for std in self.std]
-        return scale, [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+    def scale_and_offset(self, channels=3):
+        """Two lists, a number a channel: the net's input is pixel * scale + offset, pixels 0 to 255.
+
+        Args:
+            channels: 3, in `channel_order`, or 1 for grey images, which take the averages.
+        """
+        mean, std = np.array(self.mean), np.array(self.std)
+        if channels == 1:
+            mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
+        return (1 / (255 * std)).tolist(), (-mean / std).tolist()
 
 
 class Preprocessor:
@@ -106,7 +112,7 @@ def open_image(image):
     import PIL.Image
     import PIL.ImageOps
 
-    if isinstance(image, np.ndarray) or hasattr(image, "__array__") and not isinstance(image, PIL.Image.Image):
+    if hasattr(image, "shape"):  # numpy's arrays and every framework's
         image = PIL.Image.fromarray(_pixels(np.asarray(image)))
     elif not isinstance(image, PIL.Image.Image):
         source = io.BytesIO(image) if isinstance(image, bytes) else image

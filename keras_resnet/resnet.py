@@ -8,6 +8,7 @@ import gc
 import sys
 
 import keras
+import numpy as np
 
 from keras_resnet import blocks, importers, stored
 from keras_resnet import weights as weights_files
@@ -43,8 +44,9 @@ _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), 
         zero_init_residual: start each residual branch's last gamma at zero (arXiv 1706.02677).
         output_stride: input pixels per pixel of the last map, one of {output_strides}: beyond it strides become
             dilations, with the same weights, for segmentation (arXiv 1606.00915, section 3.1).
+        include_preprocessing: whether the net takes pixels RGB, or grey, from 0 to 255 and normalizes them itself.
     Returns:
-        `keras.Model`, inputs in whatever range it was or will be trained with.
+        `keras.Model`; `keras_resnet.preprocessor(model)` makes its input from photographs.
     Raises:
         ValueError: for an argument outside the above, or weights that do not fit.
     """
@@ -72,10 +74,11 @@ def build(name, **arguments):
 
 def _make_builder(title, variant):
     """Public builder of one row, with a real signature whose defaults are the row's."""
+    published = "imagenet" if weights_files.best(title) else None
 
     def builder(
         include_top=True,
-        weights="imagenet" if weights_files.best(title) else None,
+        weights=published,
         input_tensor=None,
         input_shape=None,
         pooling=None,
@@ -88,6 +91,7 @@ def _make_builder(title, variant):
         dropout=0.0,
         zero_init_residual=False,
         output_stride=variant.total_strides,
+        include_preprocessing=False,
     ):
         _check_choice(title, "shortcut", shortcut, variant.shortcuts)
         _check_choice(title, "stride_in", stride_in, (None, *variant.strides_in))
@@ -95,6 +99,7 @@ def _make_builder(title, variant):
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
         path, row = weights_files.resolve(title, weights)
+        preprocessing = weights_files.preprocessing_of(title, row)
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(stored.open_weights(path)) if path else None
             options = blocks.BlockOptions(
@@ -111,7 +116,8 @@ def _make_builder(title, variant):
             allow_depth(sum(variant.depths))
             with _collector_paused():
                 inputs = _inputs(variant, input_tensor, input_shape)
-                x = _feature_map(variant, inputs, options, output_stride)
+                x = _normalized(inputs, preprocessing) if include_preprocessing else inputs
+                x = _feature_map(variant, x, options, output_stride)
                 if include_top:
                     head = functools.partial(_classifier, classes=classes, activation=classifier_activation)
                     x = head(x, dropout=dropout, options=options)
@@ -122,7 +128,9 @@ def _make_builder(title, variant):
                 model = keras.Model(sources, x, name=name or title.lower())
             if source:
                 importers.load(model, source)
-        model.preprocessing = row.preprocessing if row else weights_files.default_preprocessing(variant)
+        if include_preprocessing:
+            preprocessing = _embed(model, preprocessing)
+        model.preprocessing = preprocessing
         return model
 
     builder.__name__ = builder.__qualname__ = title
@@ -183,6 +191,27 @@ def _classifier(x, *, classes, activation, dropout, options):
         dtype=keras.config.floatx(),
         name="predictions",
     )(x)
+
+
+def _normalized(pixels, preprocessing):
+    """Pixels 0 to 255 (n, h, w, c) -> the net's input, in float32 whatever the policy."""
+    channels = blocks.num_channels(pixels)
+    if channels not in (1, 3):
+        raise ValueError(f"include_preprocessing needs images with 1 or 3 channels. Received: {channels}.")
+    scale, offset = preprocessing.scale_and_offset(channels)
+    if preprocessing.channel_order == "bgr":
+        scale, offset = scale[::-1], offset[::-1]
+    if blocks.channel_axis() == 1:
+        scale, offset = (np.reshape(values, (-1, 1, 1)).tolist() for values in (scale, offset))
+    return keras.layers.Rescaling(scale, offset, dtype=keras.config.floatx(), name="preprocessing")(pixels)
+
+
+def _embed(model, preprocessing):
+    """Turns a net that wants BGR to RGB, by its first kernel, and returns what is left to do before it."""
+    stem = next(layer for layer in model.layers if layer.name.startswith("stem_conv") and layer.weights)
+    if preprocessing.channel_order == "bgr" and stem.kernel.shape[2] == 3:
+        stem.kernel.assign(stem.kernel[:, :, ::-1])
+    return dataclasses.replace(preprocessing, mean=(0.0,) * 3, std=(1 / 255,) * 3, channel_order="rgb")
 
 
 def _inputs(variant, input_tensor, input_shape):

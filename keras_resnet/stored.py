@@ -54,7 +54,8 @@ def open_weights(path):
     expected = f"Expected a file that ends in {', '.join(_READERS)}"
     if not os.path.isfile(path):
         raise ValueError(
-            f"The weights file does not exist. {expected}. Received: weights={path!r}, which is {os.path.abspath(path)}."
+            f"The weights file does not exist. {expected}. Received: weights={path!r}, which is "
+            f"{os.path.abspath(path)}."
         )
     if extension not in _READERS:
         raise ValueError(f"The weights file is of an unknown kind. {expected}. Received: weights={path!r}.")
@@ -69,7 +70,8 @@ def open_weights(path):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             with open(path, "rb") as file:
                 start = file.read(4)
-            kind = " It starts like a text, not like such a file." if start.isascii() and start.decode().isprintable() else ""
+            is_text = start.isascii() and start.decode().isprintable()
+            kind = " It starts like a text, not like such a file." if is_text else ""
             raise ValueError(
                 f"The weights file cannot be read: it is truncated, damaged or of another kind.{kind} Expected a "
                 f"{extension} file. Received: {path!r} ({reason})."
@@ -142,8 +144,8 @@ def _from_torch(path, stack):
         import torch  # an optional extra, only for these files
     except ImportError as error:
         raise ImportError(
-            f"torch, which reads {path!r}, is not installed: pip install keras-resnet[torch]. Or convert the file where "
-            "torch is: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors'), "
+            f"torch, which reads {path!r}, is not installed: pip install keras-resnet[torch]. Or convert the file "
+            "where torch is: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors'), "
             "with its 'state_dict' or 'model' entry if it has one."
         ) from error
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -189,7 +189,7 @@ def preprocessor(weights_or_model):
     """What turns photographs into a net's input, as its weights were evaluated.
 
     Args:
-        weights_or_model: a model of this package; "MODEL.TAG" of `list_weights`, such as "ResNet50.a1_in1k"; the name
+        weights_or_model: a model as a builder made it; "MODEL.TAG" of `list_weights`, such as "ResNet50.a1_in1k"; the name
             of a net, which stands for its best weights; a row of `WEIGHTS`; or a `Preprocessing`.
     Returns:
         `Preprocessor`.
@@ -198,11 +198,11 @@ def preprocessor(weights_or_model):
     """
     found = weights_or_model
     if isinstance(found, keras.Model):
-        found = _of_model(found)
+        found = getattr(found, "preprocessing", None)
     elif found in WEIGHTS:
         found = WEIGHTS[found]
     elif found in VARIANTS:
-        found = best(found) or default_preprocessing(VARIANTS[found])
+        found = preprocessing_of(found, best(found))
     found = found.preprocessing if isinstance(found, Weights) else found
     if not isinstance(found, Preprocessing):
         raise ValueError(
@@ -212,16 +212,12 @@ def preprocessor(weights_or_model):
     return Preprocessor(found)
 
 
-def default_preprocessing(variant):
-    """Of a net whose weights say nothing: torchvision's for ImageNet, the whole image for CIFAR."""
-    return _TV1 if variant.image_size == 224 else Preprocessing(variant.image_size, variant.image_size)
-
-
-def _of_model(model):
-    if any(layer.name == "preprocessing" for layer in model.layers):  # a trained model, which takes pixels
-        crop = model.input_shape[1] or 224
-        return Preprocessing(round(crop * 256 / 224), crop, mean=(0.0,) * 3, std=(1 / 255,) * 3)
-    return getattr(model, "preprocessing", None)
+def preprocessing_of(variant, row):
+    """`Preprocessing` of a row; without one torchvision's for an ImageNet net, the whole image for a CIFAR net."""
+    if row:
+        return row.preprocessing
+    size = VARIANTS[variant].image_size
+    return _TV1 if size == 224 else Preprocessing(size, size)
 
 
 def folder():

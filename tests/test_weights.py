@@ -171,7 +171,7 @@ def torch_file(tmp_path):
 
 def test_another_number_of_classes_makes_a_new_head(torch_file):
     model, path = torch_file
-    with pytest.warns(UserWarning, match="The file has 10 classes and the model 7.*Pass classes=10"):
+    with pytest.warns(UserWarning, match=r"The file has 10 classes and the model 7.*Pass classes=10"):
         other = keras_resnet.ResNet18(weights=path, classes=7, input_shape=(32, 32, 3))
     assert np.array_equal(other.get_layer("stage4_block2_bn2").gamma, model.get_layer("stage4_block2_bn2").gamma)
     assert np.std(other.get_layer("predictions").kernel) == pytest.approx((2 / 512) ** 0.5, rel=0.1)
@@ -263,7 +263,7 @@ def test_damaged_files_are_named(name, content, cause, torch_file, tmp_path):
 
 def test_files_of_other_nets_are_named(tmp_path):
     save_file({"encoder.weight": np.zeros(3, "float32")}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no ResNet of a known layout.*encoder.weight"):
+    with pytest.raises(ValueError, match=r"holds no ResNet of a known layout.*encoder.weight"):
         keras_resnet.ResNet18(weights=tmp_path / "other.safetensors")
 
 
@@ -318,7 +318,8 @@ def test_rows_are_complete(key):
     assert row.stride_in in VARIANTS[row.variant].strides_in
     assert re.fullmatch(r"([0-9a-f]{32}|[0-9a-f]{64})?", row.digest)
     assert row.digest or row.location.startswith("hub:timm/")
-    assert row.url.startswith("https://") and row.url.endswith((".h5", "model.safetensors"))
+    assert row.url.startswith("https://")
+    assert row.url.endswith((".h5", "model.safetensors"))
     assert 69 < row.top1 < row.top5 < 97
     assert row.preprocessing.resize >= row.preprocessing.crop
     assert keras_resnet.preprocessor(key).preprocessing is row.preprocessing
@@ -334,13 +335,14 @@ def test_rows_that_users_expect_are_there(capsys):
     assert {name: published.best(name).tag for name in best} == best
     keras_resnet.list_weights("ResNet18")
     printed = capsys.readouterr().out
-    assert "a1_in1k   *  71.49" in printed and "ResNet50" not in printed
+    assert "a1_in1k   *  71.49" in printed
+    assert "ResNet50" not in printed
 
 
 def test_a_tag_fixes_the_architecture():
     with pytest.raises(ValueError, match=r"trained with stride_in='1x1'. Received: stride_in='3x3'"):
         _with_file_by_hand("ResNet50", "keras_in1k", stride_in="3x3")
-    with pytest.raises(ValueError, match="no weights 'tv2_in1k' of ResNet18. Expected one of tv_in1k, a1_in1k"):
+    with pytest.raises(ValueError, match=r"no weights 'tv2_in1k' of ResNet18. Expected one of tv_in1k, a1_in1k"):
         keras_resnet.ResNet18(weights="tv2_in1k")
     with pytest.raises(ValueError, match="no published ImageNet weights of PlainNet34"):
         keras_resnet.PlainNet34(weights="imagenet")
@@ -433,7 +435,8 @@ def test_hub_files_are_cached_and_their_hash_is_checked(hub, tmp_path):
     assert "has the wrong hash and is not used" in failed.stderr
     files["/timm/resnet50.a1_in1k/resolve/main/model.safetensors"] = content  # not the published file
     failed = fetch(address, tmp_path, ["ResNet50.a1_in1k"], code=1)
-    assert "Expected: 773525d5821de224" in failed.stderr and "Delete it and fetch" in failed.stderr
+    assert "Expected: 773525d5821de224" in failed.stderr
+    assert "Delete it and fetch" in failed.stderr
 
 
 @pytest.mark.smoke

@@ -1,6 +1,6 @@
 """A plain torch ResNet with torchvision's names, and random weights that hide nothing: the reference for importers.
 
-Run as a script it writes, for a variant, its state dict and its scores: torch and TensorFlow stay in processes of their own.
+Run as a script it writes a net's state dict and its scores: torch and TensorFlow stay in processes of their own.
 
     python tests/torch_resnet.py ResNet50 STATE.safetensors SCORES.npy [BACK.safetensors]
 

@@ -21,10 +21,13 @@ class Config(recipes.Recipe):
     """Everything that a run depends on; `config.json` in the run folder holds it."""
 
     model: str = _field("ResNet20", "one of keras_resnet.list_models()")
+    weights: str = _field("", "to start from: imagenet, a tag of keras_resnet.list_weights(), a file; empty: random")
+    freeze_backbone: bool = _field(False, "train the classifier alone; batch normalization keeps its statistics")
     data: str = _field("digits", "digits, synthetic, tfds:NAME or folder:PATH (PATH/train/CLASS/*.jpg)")
     data_dir: str = _field("", "folder of prepared TFDS data sets; empty: TFDS's own")
     download: bool = _field(False, "let TFDS download a data set that is not in data_dir")
-    image_size: int = _field(0, "side of the square images in pixels; 0: the data's own, or 224 if that varies")
+    class_index: str = _field("", "imagenet_class_index.json, or a text with a wnid a line: order of folder's classes")
+    image_size: int = _field(0, "side of the square images in pixels; 0: the data's own, or the net's if that varies")
     validation_fraction: float = _field(0.1, "share of the training images held out (He 2015: 5,000 of 50,000)")
     recipe: str = _field("", f"one of {', '.join(recipes.RECIPES)}; empty: the one for the data")
     strategy: str = _field("default", f"of tf.distribute: {' or '.join(STRATEGIES)}")

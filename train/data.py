@@ -7,14 +7,25 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import weights as published
 from train import config as configs
-from train.sources import SOURCES
+from train.sources import DEFAULT_PREPROCESSING, SOURCES
 
 CACHE_BYTES = 2**30  # decoded images of a source up to this size stay in memory after the first epoch
 FILL_BYTE = 116  # the ImageNet mean 0.449 as a pixel: what a crop shows beyond the image's edge
 
 
-def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, download=False):
+def load(
+    spec,
+    *,
+    data_dir="",
+    image_size=0,
+    preprocessing=DEFAULT_PREPROCESSING,
+    class_index="",
+    validation_fraction=0.1,
+    seed=0,
+    download=False,
+):
     """Opens a data source; no image is decoded yet.
 
     Where the source has no validation split, that share of the training images is held out, drawn by seed.
@@ -22,7 +33,9 @@ def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, do
     Args:
         spec: "digits", "synthetic", "tfds:NAME" or "folder:PATH".
         data_dir: folder of prepared TFDS data sets.
-        image_size: side in pixels to resize and crop to; 0: the source's own, or 224 if that varies.
+        image_size: side in pixels to resize and crop to; 0: the source's own, or `preprocessing`'s if that varies.
+        preprocessing: `keras_resnet.preprocessing.Preprocessing`: how images of other sizes are resized.
+        class_index: file with ImageNet's classes, whose order a folder's classes then take.
         validation_fraction: share from 0 to 1.
         seed: whole number.
         download: whether TFDS may download.
@@ -34,8 +47,11 @@ def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, do
     kind, _, name = spec.partition(":")
     if kind not in SOURCES:
         raise ValueError(f"Expected data to be one of {', '.join(SOURCES)}. Received: {spec!r}.")
-    options = {"data_dir": data_dir, "download": download} if kind == "tfds" else {}
-    source = SOURCES[kind](name, image_size, **options)
+    options = {
+        "tfds": {"preprocessing": preprocessing, "data_dir": data_dir, "download": download},
+        "folder": {"preprocessing": preprocessing, "class_index": class_index},
+    }
+    source = SOURCES[kind](name, image_size, **options.get(kind, {}))
     splits = dict(source.splits)
     if "validation" not in splits and "train" in splits:
         splits |= _held_out(splits["train"], validation_fraction, seed)
@@ -48,7 +64,25 @@ def load(spec, *, data_dir="", image_size=0, validation_fraction=0.1, seed=0, do
     return dataclasses.replace(source, splits=splits, decode=decode)
 
 
-def load_for_model(model_path, image_shape, spec=None, data_dir=None):
+def load_for_run(config, **changes):
+    """Opens the data of a run, resized as the evaluation of the weights that it starts from.
+
+    Args:
+        config: `train.config.Config`.
+        **changes: arguments of `load` that replace the run's.
+    Returns:
+        `Source`.
+    Raises:
+        ValueError: as `load`.
+    """
+    row = published.find(config.model, config.weights)
+    names = ("data_dir", "image_size", "class_index", "validation_fraction", "seed", "download")
+    options = {name: getattr(config, name) for name in names}
+    options["preprocessing"] = published.preprocessing_of(config.model, row)
+    return load(changes.pop("spec", config.data), **options | changes)
+
+
+def load_for_model(model_path, image_shape, spec=None, data_dir=None, class_index=None):
     """Opens the data that a model is scored or calibrated on.
 
     Without a spec it is what the run that wrote the model was trained on, split as it was then: the
@@ -59,6 +93,7 @@ def load_for_model(model_path, image_shape, spec=None, data_dir=None):
         image_shape: (h, w, c) that the model takes; h and w may be None.
         spec: as `--data`, or None.
         data_dir: folder of prepared TFDS data sets, or None.
+        class_index: file with ImageNet's classes, or None.
     Returns:
         `Source`.
     Raises:
@@ -71,16 +106,9 @@ def load_for_model(model_path, image_shape, spec=None, data_dir=None):
             f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
             f"Received: neither, with {model_path}."
         )
-    options = {"image_size": image_shape[0] or 0}
-    if run is not None:
-        options |= {
-            "data_dir": run.data_dir,
-            "validation_fraction": run.validation_fraction,
-            "seed": run.seed,
-        }
-    if data_dir is not None:
-        options["data_dir"] = data_dir
-    return load(spec or run.data, **options)
+    given = {"spec": spec, "data_dir": data_dir, "class_index": class_index, "image_size": image_shape[0] or 0}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return load_for_run(run or configs.make({}), download=False, **changes)
 
 
 def find_split(source, name):

@@ -7,6 +7,7 @@ import train
 flags.DEFINE_string("model", None, "a .keras or .tflite file", required=True)
 flags.DEFINE_string("data", None, "digits, synthetic, tfds:NAME or folder:PATH; default: the run's own")
 flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
+flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for folder: data; default: the run's own")
 flags.DEFINE_string("split", "test", "train, validation or test")
 flags.DEFINE_bool("per_class", False, "also print a table of the classes")
 
@@ -20,7 +21,8 @@ def main(argv):
 
     values = flags.FLAGS
     model = predictor.load(values.model)
-    source = data.load_for_model(values.model, model.image_shape, values.data, values.data_dir)
+    shape, folder = model.image_shape, values.data_dir
+    source = data.load_for_model(values.model, shape, values.data, folder, values.class_index)
     outputs, labels = scoring.predict(model, source, values.split)
     scores = scoring.score(outputs, labels)
     print(

@@ -19,14 +19,7 @@ def main(argv):
     strategy = strategies.make(config.strategy, cpu_replicas=config.cpu_replicas)
     strategies.check_batch_size(config.batch_size, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
-    source = data.load(
-        config.data,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        download=config.download,
-    )
+    source = data.load_for_run(config)
     run_folder.open_run(config)
     if run_folder.is_finished(config):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")

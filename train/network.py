@@ -1,14 +1,9 @@
-"""The network of a run: preprocessing, a ResNet from the zoo, logits out; and its optimizer."""
+"""The network of a run: pixels in, a ResNet from the zoo, logits out; and its optimizer."""
 
 import keras
 
 import keras_resnet
 from train import loop
-
-# Mean and standard deviation of ImageNet's RGB pixels in [0, 1] (torchvision's and timm's weights; the
-# CIFAR nets that people share use them too), and their means for grey images.
-CHANNEL_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
-CHANNEL_STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 def build(config, source):
@@ -20,31 +15,36 @@ def build(config, source):
         config: `train.config.Config`.
         source: `train.data.Source`.
     Returns:
-        `keras.Model` with new random weights.
+        `keras.Model` with new random weights, or those of `config.weights`.
     Raises:
-        ValueError: if the images have neither 1 nor 3 channels, or are too small for the net.
+        ValueError: if the images have neither 1 nor 3 channels or are too small for the net, or the weights do not fit.
     """
-    channels = source.image_shape[-1]
-    if channels not in CHANNEL_MEAN:
-        raise ValueError(f"Expected images with 1 or 3 channels. Received: {source.image_shape} in {source.name}.")
-    image = keras.Input(source.image_shape, name="image")
-    x = keras.layers.Rescaling(
-        scale=[1 / (255 * std) for std in CHANNEL_STD[channels]],
-        offset=[-mean / std for mean, std in zip(CHANNEL_MEAN[channels], CHANNEL_STD[channels], strict=True)],
-        dtype=keras.config.floatx(),
-        name="preprocessing",
-    )(image)
     model = keras_resnet.build(
         config.model,
-        weights=None,
-        input_tensor=x,
+        weights=config.weights or None,
+        input_shape=source.image_shape,
         classes=len(source.class_names),
         classifier_activation=None,
+        include_preprocessing=True,
     )
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = config.synchronized_bn
+        if config.freeze_backbone and layer.name != "predictions":
+            layer.trainable = False  # which keeps batch normalization at its stored statistics
     return model
+
+
+def published(name, weights):
+    """A net with published weights, from pixels 0 to 255 (n, h, w, 3) to logits (n, classes), ready to export.
+
+    Args:
+        name: one of `keras_resnet.list_models()`.
+        weights: a tag of `keras_resnet.list_weights`, or a file.
+    Returns:
+        `keras.Model`.
+    """
+    return keras_resnet.build(name, weights=weights, classifier_activation=None, include_preprocessing=True)
 
 
 def build_optimizer(config, model, steps_per_epoch):
