@@ -23,6 +23,7 @@ setuptools.setup(
     python_requires=">=3.11",
     install_requires=["keras>=3.11", "numpy", "h5py"],
     extras_require={
+        "weights": ["huggingface_hub", "pillow", "safetensors"],  # published weights, and photographs to classify
         # What the trainer and the exporter need besides; the tested versions are in requirements.lock.
         "train": [
             "absl-py",

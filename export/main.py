@@ -14,7 +14,9 @@ flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
 flags.DEFINE_string("output_dir", None, "folder for the files and the card", required=True)
 flags.DEFINE_list("formats", list(FORMATS), f"some of {', '.join(FORMATS)}")
-flags.DEFINE_string("calibration_data", None, "data whose training images set int8's ranges; default: the run's own")
+flags.DEFINE_string(
+    "calibration_data", None, "data whose training images set int8's ranges; default: the run's own or eval_data"
+)
 flags.DEFINE_string("eval_data", None, "data whose test images check every file; default: the run's own")
 flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
 flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for folder: data; default: the run's own")
@@ -31,11 +33,8 @@ def main(argv):
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     from export import card, pipeline
-    from keras_resnet import list_models
-    from train import network, predictor
 
-    is_name = values.model in list_models()
-    model = network.published(values.model, values.weights) if is_name else predictor.load_keras(values.model)
+    file, model = open_model(values)
     examination, calibration_images, facts = open_images(model, values)
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     parent = os.path.dirname(os.path.abspath(values.output_dir))
@@ -46,7 +45,7 @@ def main(argv):
         for name in values.formats:
             print(f"converting and verifying {name}", flush=True)
             results[name] = pipeline.produce(name, ready, folder, examination, values.max_top1_drop)
-        report = card.make(values.model, ready, examination, results, facts)
+        report = card.make(file, ready, examination, results, facts)
         publish(results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"Everything lies in {values.output_dir}; card.md tells of it."]))
     return 1 if any(result.failures for result in results.values()) else 0
@@ -68,6 +67,17 @@ def check_flags(argv, values):
         )
 
 
+def open_model(values):
+    """The model that `--model` names, and the file that its weights come from."""
+    from keras_resnet import list_models, weights
+    from train import network, predictor
+
+    if values.model not in list_models():
+        return values.model, predictor.load_keras(values.model)
+    file, _ = weights.resolve(values.model, values.weights)
+    return file, network.published(values.model, values.weights)
+
+
 def open_images(model, values):
     """Test images with the Keras model's answers, and calibration images that are none of them.
 
@@ -80,12 +90,15 @@ def open_images(model, values):
     from train import data, scoring
 
     shape = pipeline.check_static(model)
-    source = data.load_for_model(values.model, shape, values.eval_data, values.data_dir, values.class_index)
+    options = {"data_dir": values.data_dir, "class_index": values.class_index}
+    options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
+    source = data.load_for_model(values.model, shape, values.eval_data, **options)
     examination = pipeline.examine_keras(model, source, values.eval_images)
     facts = {"eval_data": source.name, "num_images": len(examination.labels), "calibration_indices": []}
     if "int8" not in values.formats:
         return examination, None, facts
-    source = data.load_for_model(values.model, shape, values.calibration_data, values.data_dir, values.class_index)
+    calibration_data = values.calibration_data or (None if data.run_of(values.model) else values.eval_data)
+    source = data.load_for_model(values.model, shape, calibration_data, **options)
     scoring.check_images_fit(shape, source)
     images, _, indices = data.arrays(source, "train", values.calibration_images)
     if len(images) < values.batch_size:

@@ -4,8 +4,10 @@ Every row is the median over rounds of the ratio ours / theirs within a round, w
 so that a machine whose speed drifts does not decide. The limit stands beside it.
 """
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import train
@@ -16,6 +18,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+import keras_resnet  # noqa: E402
 from train import config, data, loop, network  # noqa: E402
 
 ROUNDS = 7
@@ -98,6 +101,35 @@ def building():
         report(f"building {name} against keras.applications", *zip(*rounds, strict=True), limit=1.0)
 
 
+def loading():
+    """ResNet-152 from .safetensors against keras.applications from its own .h5, each in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = os.path.join(folder, "ours.safetensors"), os.path.join(folder, "theirs.h5")
+        keras_resnet.export_weights(keras_resnet.ResNet152(weights=None), ours)
+        keras.applications.ResNet152(weights=None).save(theirs)
+        script = (
+            "import train; train.import_tensorflow_quietly(); import keras, keras_resnet, resource, time\n"
+            "keras.layers.Dense(1).build((1, 1)); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "before, start = peak(), time.perf_counter()\n"
+            "{}; print(time.perf_counter() - start, (peak() - before) / 1024)"
+        )
+        calls = (
+            f"keras_resnet.ResNet152(weights={ours!r})",
+            f"keras.applications.ResNet152(weights=None).load_weights({theirs!r})",
+        )
+        runs = [[_fresh(script.format(call)) for call in calls] for _ in range(ROUNDS)]
+        seconds = [[run[0] for run in row] for row in runs]
+        report("loading ResNet152, .safetensors against their .h5", *zip(*seconds, strict=True), limit=1.3)
+        grown, size = np.median([row[0][1] for row in runs]), os.path.getsize(ours) / 2**20
+        print(f"peak memory of loading: {grown / size:.2f} times the file's {size:.0f} MiB, limit 2.2", flush=True)
+
+
+def _fresh(script):
+    """Numbers that a new process prints."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    return [float(number) for number in done.stdout.split()[-2:]]
+
+
 def importing():
     """What `import keras_resnet` adds to `import keras`."""
     script = (
@@ -134,7 +166,7 @@ def images():
     report("10 x 384 images, crop and flip, against tf.image one by one", *zip(*rounds, strict=True), limit=1.0)
 
 
-BENCHES = {"step": step, "building": building, "importing": importing, "images": images}
+BENCHES = {"step": step, "building": building, "loading": loading, "importing": importing, "images": images}
 
 if __name__ == "__main__":
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")

@@ -32,6 +32,7 @@ CASES = {name: (name, {}) for name in keras_resnet.list_models() if name != "Res
     "ResNet20-None": ("ResNet20", {"shortcut": None}),
 }
 BACKEND_CASES = ("ResNet18-A", "ResNet50", "ResNet50-v1.5", "ResNet20", "PlainNet20", "ResNet50V2", "ResNet8")
+BACKEND_CASES += ("ResNet50D", "SEResNet50", "ResNeXt50_32x4d")
 
 
 def build(case):

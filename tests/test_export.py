@@ -261,3 +261,26 @@ def test_bad_input_is_refused_and_nothing_is_written(bad_models, case):
     assert "Traceback" not in done.stderr
     assert not output.exists()
     assert not list(bad_models.glob(".export-*"))
+
+
+@pytest.mark.slow
+def test_published_imagenet_weights_keep_their_answers_in_int8(shared_data, tmp_path):
+    """ResNet-18 on the 100 photographs, each half calibrated on the other: no image is scored and calibrated on."""
+    run(shared_data.parent / "tools" / "unpack_weights.py", tmp_path)
+    wnids = sorted(folder.name for folder in (shared_data / "imagenet_sample" / "validation").iterdir())
+    agreement = lost = 0
+    for half in range(2):
+        root = tmp_path / f"half{half}"
+        for index, wnid in enumerate(wnids):
+            split = root / ("train" if index % 2 == half else "validation")
+            split.mkdir(parents=True, exist_ok=True)
+            (split / wnid).symlink_to(shared_data / "imagenet_sample" / "validation" / wnid)
+        flags = ["--model=ResNet18", f"--weights={tmp_path}/imagenet_resnet18.safetensors", "--formats=int8"]
+        flags += [f"--eval_data=folder:{root}", f"--class_index={shared_data}/imagenet_class_index.json"]
+        run("export/main.py", *flags, f"--output_dir={root}/out", "--max_top1_drop=4")
+        card = json.loads((root / "out" / "card.json").read_text())
+        artifact = card["artifacts"]["int8"]
+        agreement += round(50 * artifact["agreement"])
+        lost += round(50 * (card["model"]["top1"] - artifact["top1"]))
+    assert agreement >= 90
+    assert lost <= 2

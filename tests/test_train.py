@@ -192,3 +192,50 @@ def test_the_peers_deployed_files_score_what_they_publish(shared_data, file):
     scores = scoring.score(*scoring.predict(model, source, "test"))
     assert scores.num_images == 5000
     assert scores.top1 == {"float": 0.8702, "int8": 0.8682}[file]
+
+
+@pytest.mark.smoke
+def test_a_run_starts_from_trained_weights(digits_run, tmp_path):
+    """A frozen backbone keeps what it knows; only the classifier moves."""
+    before = predictor.load_keras(str(digits_run / "model.keras"))
+    flags = ["--model=ResNet8", "--epochs=1", "--warmup_epochs=0", "--learning_rate=0.001", "--freeze_backbone"]
+    done = run("train/main.py", *flags, f"--weights={digits_run}/model.keras", f"--workdir={tmp_path}/run")
+    assert done.stderr == ""
+    assert float(rows(tmp_path / "run")[-1]["val_accuracy"]) > 0.85
+    after = predictor.load_keras(str(tmp_path / "run" / "model.keras"))
+    for ours, old in zip(after.layers, before.layers, strict=True):
+        same = all(map(np.array_equal, ours.get_weights(), old.get_weights()))
+        assert same == (ours.name != "predictions" or not ours.weights), ours.name
+
+
+@pytest.mark.smoke
+def test_other_images_and_classes_adapt_and_say_so(digits_run, tmp_path):
+    flags = ["--model=ResNet8", "--epochs=1", "--warmup_epochs=0", "--data=synthetic", f"--workdir={tmp_path}/run"]
+    done = run("train/main.py", *flags, f"--weights={digits_run}/model.keras")
+    assert done.stderr.startswith("Warning: The file's images have 1 channels and the model's 3")
+    assert done.stderr.count("\n") == 1
+    done = run("train/main.py", *flags, "--weights=nowhere.h5", code=2)
+    assert done.stderr.startswith("Error: The weights file does not exist.")
+
+
+@pytest.mark.smoke
+def test_folders_named_by_wnid_take_imagenets_order(tmp_path):
+    """Labels are positions in the class index, in training, scoring and the run's config."""
+    import PIL.Image
+
+    index = tmp_path / "index.txt"
+    index.write_text("".join(f"n{number:08}\n" for number in (7, 3, 5)))
+    for split, number in (("train", 3), ("train", 5), ("validation", 5)):
+        folder = tmp_path / "data" / split / f"n{number:08}"
+        folder.mkdir(parents=True)
+        for image in range(8):
+            PIL.Image.new("RGB", (40, 36), (number * 40, image, 0)).save(folder / f"{image}.png")
+    flags = [f"--data=folder:{tmp_path}/data", f"--class_index={index}", "--model=ResNet20", "--batch_size=8"]
+    done = run("train/main.py", *flags, "--epochs=1", "--warmup_epochs=0", f"--workdir={tmp_path}/run")
+    assert "3 classes" in done.stdout
+    table = run("train/evaluate.py", f"--model={tmp_path}/run/model.keras", "--per_class").stdout.splitlines()
+    assert [(row.split()[0], row.split()[1]) for row in table[1:]] == [("n00000005", "8")]
+    (tmp_path / "data" / "train" / "cats").mkdir()
+    done = run("train/main.py", *flags, f"--workdir={tmp_path}/other", code=2)
+    assert "Expected folders named by the wnids of" in done.stderr
+    assert "Received: cats, 1 unknown folders" in done.stderr

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 
 
 @contextlib.contextmanager
@@ -42,9 +43,10 @@ def run(main):
 
     def guarded(argv):
         logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets tells of every file it opens
+        warnings.showwarning = lambda message, *_: print(f"Warning: {message}", file=sys.stderr)  # without code lines
         try:
             return main(argv)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
 

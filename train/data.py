@@ -64,25 +64,26 @@ def load(
     return dataclasses.replace(source, splits=splits, decode=decode)
 
 
-def load_for_run(config, **changes):
+def load_for_run(config):
     """Opens the data of a run, resized as the evaluation of the weights that it starts from.
 
     Args:
         config: `train.config.Config`.
-        **changes: arguments of `load` that replace the run's.
     Returns:
         `Source`.
     Raises:
         ValueError: as `load`.
     """
-    row = published.find(config.model, config.weights)
-    names = ("data_dir", "image_size", "class_index", "validation_fraction", "seed", "download")
-    options = {name: getattr(config, name) for name in names}
-    options["preprocessing"] = published.preprocessing_of(config.model, row)
-    return load(changes.pop("spec", config.data), **options | changes)
+    return load(config.data, download=config.download, image_size=config.image_size, **_options_of(config))
 
 
-def load_for_model(model_path, image_shape, spec=None, data_dir=None, class_index=None):
+def _options_of(run):
+    names = ("data_dir", "class_index", "validation_fraction", "seed")
+    row = published.find(run.model, run.weights)
+    return {name: getattr(run, name) for name in names} | {"preprocessing": published.preprocessing_of(run.model, row)}
+
+
+def load_for_model(model_path, image_shape, spec=None, **options):
     """Opens the data that a model is scored or calibrated on.
 
     Without a spec it is what the run that wrote the model was trained on, split as it was then: the
@@ -92,23 +93,27 @@ def load_for_model(model_path, image_shape, spec=None, data_dir=None, class_inde
         model_path: path of the model file.
         image_shape: (h, w, c) that the model takes; h and w may be None.
         spec: as `--data`, or None.
-        data_dir: folder of prepared TFDS data sets, or None.
-        class_index: file with ImageNet's classes, or None.
+        **options: data_dir, class_index, preprocessing of `load`; None stands for the run's.
     Returns:
         `Source`.
     Raises:
         ValueError: if there is neither a spec nor a run's configuration, or the source cannot be opened.
     """
-    path = os.path.join(os.path.dirname(model_path), "config.json")
-    run = configs.make(configs.read(path)) if os.path.exists(path) else None
+    run = run_of(model_path)
     if spec is None and run is None:
         raise ValueError(
             f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
             f"Received: neither, with {model_path}."
         )
-    given = {"spec": spec, "data_dir": data_dir, "class_index": class_index, "image_size": image_shape[0] or 0}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return load_for_run(run or configs.make({}), download=False, **changes)
+    given = {name: value for name, value in options.items() if value is not None}
+    options = (_options_of(run) if run else {}) | given
+    return load(spec or run.data, image_size=image_shape[0] or 0, **options)
+
+
+def run_of(model_path):
+    """`train.config.Config` of the run that wrote a model, from the `config.json` beside it, or None."""
+    path = os.path.join(os.path.dirname(model_path), "config.json")
+    return configs.make(configs.read(path)) if os.path.exists(path) else None
 
 
 def find_split(source, name):

@@ -21,8 +21,8 @@ def main(argv):
 
     values = flags.FLAGS
     model = predictor.load(values.model)
-    shape, folder = model.image_shape, values.data_dir
-    source = data.load_for_model(values.model, shape, values.data, folder, values.class_index)
+    options = {"data_dir": values.data_dir, "class_index": values.class_index}
+    source = data.load_for_model(values.model, model.image_shape, values.data, **options)
     outputs, labels = scoring.predict(model, source, values.split)
     scores = scoring.score(outputs, labels)
     print(
