@@ -104,17 +104,18 @@ def _from_h5(path, stack, source=None):
     return StoredWeights(path, arrays, frozenset(rows))
 
 
-def _inside(group, name):
-    """A member of an HDF5 group; links to other files and data kept in other files are refused."""
+def _inside(group, path):
+    """A member of an HDF5 group; links, and data kept in other files, are refused before they are opened."""
     import h5py
 
-    parent, _, last = name.rpartition("/")
-    holder = group[parent] if parent else group
-    member = group[name]
-    is_link = isinstance(holder.get(last, getlink=True), h5py.ExternalLink)
-    if is_link or (isinstance(member, h5py.Dataset) and (member.external or member.is_virtual)):
-        raise ValueError(f"{name} points to another file")
-    return member
+    for name in path.split("/"):
+        link = group.get(name, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{path} is a link, which may point to another file")
+        group = group[name]
+    if isinstance(group, h5py.Dataset) and (group.external or group.is_virtual):
+        raise ValueError(f"{path} is kept in another file")
+    return group
 
 
 def _texts(names):

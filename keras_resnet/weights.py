@@ -199,10 +199,10 @@ def preprocessor(weights_or_model):
     found = weights_or_model
     if isinstance(found, keras.Model):
         found = getattr(found, "preprocessing", None)
-    elif found in WEIGHTS:
-        found = WEIGHTS[found]
-    elif found in VARIANTS:
+    elif isinstance(found, str) and found in VARIANTS:
         found = preprocessing_of(found, best(found))
+    elif isinstance(found, str):
+        found = WEIGHTS.get(found)
     found = found.preprocessing if isinstance(found, Weights) else found
     if not isinstance(found, Preprocessing):
         raise ValueError(
@@ -227,6 +227,8 @@ def folder():
 
 def fetch(row):
     """Path of a row's file: fetched by hand, from the cache, or downloaded; its hash is checked each time.
+
+    Of a file fetched by hand whose row states no digest there is nothing to check it with.
 
     Args:
         row: `Weights`.

@@ -9,10 +9,11 @@ from conftest import ROOT
 pytestmark = pytest.mark.contract
 
 ALLOWED = {
-    "keras_resnet": {"keras", "keras_resnet", "numpy"} | {"h5py", "PIL", "huggingface_hub", "safetensors", "torch"},
+    "keras_resnet": {"keras", "keras_resnet", "numpy", "h5py", "huggingface_hub", "safetensors", "torch", "PIL"},
     "train": {"train", "keras", "keras_resnet", "numpy", "tensorflow", "tensorflow_datasets", "absl", "tqdm",
               "matplotlib", "sklearn", "ai_edge_litert"},
-    "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert", "litert_quantizer"},
+    "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert",
+               "litert_quantizer"},
 }  # fmt: skip
 # What the exporter may take from the trainer: data, and the code that runs and scores files (BUILD_NOTES.md).
 FROM_TRAIN = {"train", "data", "network", "predictor", "scoring", "run_folder.written_aside"}
