@@ -97,8 +97,7 @@ def open_images(model, values):
     facts = {"eval_data": source.name, "num_images": len(examination.labels), "calibration_indices": []}
     if "int8" not in values.formats:
         return examination, None, facts
-    calibration_data = values.calibration_data or (None if data.run_of(values.model) else values.eval_data)
-    source = data.load_for_model(values.model, shape, calibration_data, **options)
+    source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)
     images, _, indices = data.arrays(source, "train", values.calibration_images)
     if len(images) < values.batch_size:

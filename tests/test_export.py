@@ -276,7 +276,8 @@ def test_published_imagenet_weights_keep_their_answers_in_int8(shared_data, tmp_
             split.mkdir(parents=True, exist_ok=True)
             (split / wnid).symlink_to(shared_data / "imagenet_sample" / "validation" / wnid)
         flags = ["--model=ResNet18", f"--weights={tmp_path}/imagenet_resnet18.safetensors", "--formats=int8"]
-        flags += [f"--eval_data=folder:{root}", f"--class_index={shared_data}/imagenet_class_index.json"]
+        flags += [f"--eval_data=folder:{root}", f"--calibration_data=folder:{root}"]
+        flags += [f"--class_index={shared_data}/imagenet_class_index.json"]
         run("export/main.py", *flags, f"--output_dir={root}/out", "--max_top1_drop=4")
         card = json.loads((root / "out" / "card.json").read_text())
         artifact = card["artifacts"]["int8"]

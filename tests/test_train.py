@@ -210,11 +210,11 @@ def test_a_run_starts_from_trained_weights(digits_run, tmp_path):
 
 @pytest.mark.smoke
 def test_other_images_and_classes_adapt_and_say_so(digits_run, tmp_path):
-    flags = ["--model=ResNet8", "--epochs=1", "--warmup_epochs=0", "--data=synthetic", f"--workdir={tmp_path}/run"]
-    done = run("train/main.py", *flags, f"--weights={digits_run}/model.keras")
+    flags = ["--model=ResNet8", "--epochs=1", "--warmup_epochs=0", "--data=synthetic"]
+    done = run("train/main.py", *flags, f"--weights={digits_run}/model.keras", f"--workdir={tmp_path}/run")
     assert done.stderr.startswith("Warning: The file's images have 1 channels and the model's 3")
     assert done.stderr.count("\n") == 1
-    done = run("train/main.py", *flags, "--weights=nowhere.h5", code=2)
+    done = run("train/main.py", *flags, "--weights=nowhere.h5", f"--workdir={tmp_path}/other", code=2)
     assert done.stderr.startswith("Error: The weights file does not exist.")
 
 

@@ -77,10 +77,15 @@ def load_for_run(config):
     return load(config.data, download=config.download, image_size=config.image_size, **_options_of(config))
 
 
-def _options_of(run):
-    names = ("data_dir", "class_index", "validation_fraction", "seed")
-    row = published.find(run.model, run.weights)
-    return {name: getattr(run, name) for name in names} | {"preprocessing": published.preprocessing_of(run.model, row)}
+def _options_of(config):
+    row = published.find(config.model, config.weights)
+    return {
+        "data_dir": config.data_dir,
+        "class_index": config.class_index,
+        "preprocessing": published.preprocessing_of(config.model, row),
+        "validation_fraction": config.validation_fraction,
+        "seed": config.seed,
+    }
 
 
 def load_for_model(model_path, image_shape, spec=None, **options):
@@ -99,7 +104,8 @@ def load_for_model(model_path, image_shape, spec=None, **options):
     Raises:
         ValueError: if there is neither a spec nor a run's configuration, or the source cannot be opened.
     """
-    run = run_of(model_path)
+    path = os.path.join(os.path.dirname(model_path), "config.json")
+    run = configs.make(configs.read(path)) if os.path.exists(path) else None
     if spec is None and run is None:
         raise ValueError(
             f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
@@ -108,12 +114,6 @@ def load_for_model(model_path, image_shape, spec=None, **options):
     given = {name: value for name, value in options.items() if value is not None}
     options = (_options_of(run) if run else {}) | given
     return load(spec or run.data, image_size=image_shape[0] or 0, **options)
-
-
-def run_of(model_path):
-    """`train.config.Config` of the run that wrote a model, from the `config.json` beside it, or None."""
-    path = os.path.join(os.path.dirname(model_path), "config.json")
-    return configs.make(configs.read(path)) if os.path.exists(path) else None
 
 
 def find_split(source, name):
