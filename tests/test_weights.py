@@ -378,7 +378,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
         }.items():
             self.send_header(name, str(value))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and self.files.pop("cut", None):
+            self.wfile.write(content[: len(content) // 2])
+            self.connection.close()
+        elif self.command == "GET":
+            self.requests.append(f"from {start}")
             self.wfile.write(content[start:])
 
     do_HEAD = do_GET  # noqa: N815
@@ -437,6 +441,17 @@ def test_hub_files_are_cached_and_their_hash_is_checked(hub, tmp_path):
     failed = fetch(address, tmp_path, ["ResNet50.a1_in1k"], code=1)
     assert "Expected: 773525d5821de224" in failed.stderr
     assert "Delete it and fetch" in failed.stderr
+
+
+@pytest.mark.smoke
+def test_a_download_goes_on_where_it_was_cut(hub, tmp_path):
+    address, files = hub
+    content = np.random.default_rng(0).bytes(40_000_000)  # hub clients keep chunks of 10 MB
+    files["/timm/resnet34.tv_in1k/resolve/main/model.safetensors"] = content
+    files["cut"] = b"once"
+    path = fetch(address, tmp_path, ["ResNet34.tv_in1k"]).stdout.strip()
+    assert pathlib.Path(path).read_bytes() == content
+    assert [line for line in Hub.requests if line.startswith("from ") and line != "from 0"]
 
 
 @pytest.mark.smoke
