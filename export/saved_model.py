@@ -29,8 +29,7 @@ def write(model, path, batch_size=None):
     def serve(image):
         return {"scores": model(tf.cast(image, tf.float32), training=False)}
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive = keras.export.ExportArchive()  # finds the weights by itself; told of the model too, it writes them twice
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.uint8, name="image")])
     if batch_size is not None:  # for calibration, after which the converter makes the input uint8
         archive.add_endpoint("pixels", serve, [tf.TensorSpec(shape, tf.float32, name="image")])

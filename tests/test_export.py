@@ -53,6 +53,8 @@ def test_sizes_are_what_the_precision_promises(digits_export):
     sizes = {name: artifact["bytes"] for name, artifact in read_card(digits_export)["artifacts"].items()}
     weights = keras_resnet.ResNet8(input_shape=(8, 8, 1)).count_params()
     assert 4 * weights < sizes["float32"] < 4 * weights + 20_000
+    (variables,) = digits_export.glob("*_saved_model/variables/variables.data*")
+    assert variables.stat().st_size < 4 * weights + 20_000
     assert sizes["float16"] < 0.6 * sizes["float32"]
     assert sizes["int8"] < 0.36 * sizes["float32"]
     assert sizes["dynamic"] < 0.36 * sizes["float32"]
