@@ -108,10 +108,11 @@ def loading():
         keras_resnet.export_weights(keras_resnet.ResNet152(weights=None), ours)
         keras.applications.ResNet152(weights=None).save(theirs)
         script = (
-            "import train; train.import_tensorflow_quietly(); import keras, keras_resnet, resource, time\n"
-            "keras.layers.Dense(1).build((1, 1)); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "import train; train.import_tensorflow_quietly(); import keras, keras_resnet, re, time\n"
+            "keras.layers.Dense(1).build((1, 1))\n"
+            "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"
             "before, start = peak(), time.perf_counter()\n"
-            "{}; print(time.perf_counter() - start, (peak() - before) / 1024)"
+            "{}; print(time.perf_counter() - start, peak() - before)"
         )
         calls = (
             f"keras_resnet.ResNet152(weights={ours!r})",
