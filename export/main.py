@@ -1,5 +1,6 @@
 """Exports a trained model: `python export/main.py --model=runs/NAME/model.keras --output_dir=exports/NAME`."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -94,7 +95,13 @@ def open_images(model, values):
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
     source = data.load_for_model(values.model, shape, values.eval_data, **options)
     examination = pipeline.examine_keras(model, source, values.eval_images)
-    facts = {"eval_data": source.name, "num_images": len(examination.labels), "calibration_indices": []}
+    resized = options["preprocessing"] and dataclasses.asdict(options["preprocessing"])
+    facts = {
+        "preprocessing": resized,
+        "eval_data": source.name,
+        "num_images": len(examination.labels),
+        "calibration_indices": [],
+    }
     if "int8" not in values.formats:
         return examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
@@ -124,13 +131,14 @@ def publish(results, report, page, output_dir):
     from train.run_folder import written_aside
 
     os.makedirs(output_dir, exist_ok=True)
-    for result in results.values():
-        if result.failures:
-            continue
-        target = os.path.join(output_dir, os.path.basename(result.path))
+    for name, result in results.items():
+        target = os.path.join(output_dir, f"{report['model']['name']}{FORMATS[name].suffix}")
         if os.path.isdir(target):
             shutil.rmtree(target)
-        os.replace(result.path, target)
+        if not result.failures:
+            os.replace(result.path, target)
+        elif os.path.exists(target):  # an earlier export's, which the new card does not tell of
+            os.remove(target)
     for name, text in (("card.json", json.dumps(report, indent=2) + "\n"), ("card.md", page)):
         with (
             written_aside(os.path.join(output_dir, name)) as aside,

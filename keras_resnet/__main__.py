@@ -4,10 +4,11 @@ import argparse
 import csv
 import os
 import sys
+import warnings
 
 import keras
 
-from keras_resnet import predictions
+from keras_resnet import importers, predictions
 from keras_resnet.resnet import build
 from keras_resnet.weights import preprocessor
 
@@ -32,7 +33,7 @@ def main(arguments=None):
     try:
         rows, skipped = classify(options)
         report(rows, options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, importers.AdaptedWeights) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     for line in skipped:
@@ -46,27 +47,31 @@ def classify(options):
     Args:
         options: parsed arguments of `main`.
     Returns:
-        list of (path, wnid, name, probability), best first within an image; messages of files that are not images.
+        list of (path, rank, wnid, name, probability), and a list of messages of files that are not images.
     """
     paths = find_images(options.images)
     if options.top < 1:
         raise ValueError(f"Expected --top to be at least 1. Received: {options.top}.")
-    model = build(options.model, weights=options.weights)
+    names = predictions.read_class_index(options.class_index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", importers.AdaptedWeights)  # a new classifier has nothing to say
+        model = build(options.model, weights=options.weights, classes=len(names))
     prepare = preprocessor(model)
     rows, skipped = [], []
     for start in range(0, len(paths), BATCH_SIZE):
-        inputs, names = [], []
+        inputs, found = [], []
         for path in paths[start : start + BATCH_SIZE]:
             try:
                 inputs.append(prepare(path)[0])
-                names.append(path)
+                found.append(path)
             except ValueError as error:
                 skipped.append(str(error))
         if not inputs:
             continue
         scores = keras.ops.convert_to_numpy(model(keras.ops.stack(inputs), training=False))
-        decoded = predictions.decode_predictions(scores, options.top, options.class_index)
-        rows += [(path, *best) for path, classes in zip(names, decoded, strict=True) for best in classes]
+        decoded = predictions.best_classes(scores, names, options.top)
+        for path, classes in zip(found, decoded, strict=True):
+            rows += [(path, rank, *best) for rank, best in enumerate(classes, start=1)]
     return rows, skipped
 
 
@@ -86,20 +91,15 @@ def find_images(arguments):
 
 def report(rows, options):
     """Prints the table, and writes the CSV file aside before it is renamed."""
-    image = None
-    for path, wnid, name, probability in rows:
-        if path != image:
+    for path, rank, wnid, name, probability in rows:
+        if rank == 1:
             print(path)
-        image = path
         print(f"  {probability:7.2%}  {name} ({wnid})")
     if options.csv:
         with open(f"{options.csv}.part", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("image", "rank", "wnid", "name", "probability"))
-            writer.writerows(
-                (path, index % options.top + 1, wnid, name, f"{probability:.6f}")
-                for index, (path, wnid, name, probability) in enumerate(rows)
-            )
+            writer.writerows((*row[:-1], f"{row[-1]:.6f}") for row in rows)
         os.replace(f"{options.csv}.part", options.csv)
         print(f"Wrote {options.csv}")
 

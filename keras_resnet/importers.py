@@ -4,140 +4,18 @@ Every source is brought to one canonical architecture: a bias before a batch nor
 a difference of epsilon into its moving variance. Both are exact.
 """
 
-import dataclasses
 import re
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 
-from keras_resnet import blocks, stored
+from keras_resnet import blocks, layouts, stored
 
 NET_PREFIXES = ("stem_", "stage", "post_", "predictions")  # layers that make a net what it is
-_TORCH = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
-_TORCH |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How one library names and counts the arrays of a ResNet.
-
-    Attributes:
-        title: for messages.
-        layer_name: function from (our layer's name, the file's arrays) to theirs; None where they have no such layer.
-        is_torch: arrays are named "LAYER.weight" and kernels are (out, in, h, w); else "LAYER/INDEX", (h, w, in, out).
-        bn_epsilon: of their batch normalization.
-        stride_in: of their bottlenecks; None: the layers' names tell.
-    """
-
-    title: str
-    layer_name: Callable
-    is_torch: bool
-    bn_epsilon: float
-    stride_in: str | None
-
-    def array_name(self, layer, variable, index, arrays):
-        """Name in the file of one weight of our layer, or None."""
-        theirs = self.layer_name(layer, arrays)
-        if theirs is None:
-            return None
-        return f"{theirs}.{_TORCH[variable]}" if self.is_torch else f"{theirs}/{index}"
-
-
-def torch_layer(name, arrays):
-    """Name in torchvision's and timm's ResNets, and in the CIFAR nets that call the head "linear"."""
-    match = re.match(r"stage(\d)_block(\d+)_(.+)", name)
-    if match:
-        block = f"layer{match[1]}.{int(match[2]) - 1}"
-        if match[3].startswith("shortcut_"):
-            holder = "shortcut" if any(f"{block}.shortcut.0" in other for other in arrays) else "downsample"
-            # ResNet-D pools first, so that its convolution has index 1.
-            second = arrays.get(f"{block}.{holder}.1.weight") if arrays else None
-            first = 1 if second and len(second.shape) == 4 else 0
-            return f"{block}.{holder}.{first + (match[3] == 'shortcut_bn')}"
-        return f"{block}.{match[3].replace('se_conv', 'se.fc')}"
-    stem = re.match(r"stem_(conv|bn)(\d?)$", name)
-    if stem and stem[2]:  # the deep stem: conv1 is a sequence conv, bn, relu, conv, bn, relu, conv
-        return "bn1" if name == "stem_bn3" else f"conv1.{3 * (int(stem[2]) - 1) + (stem[1] == 'bn')}"
-    if stem:
-        return f"{stem[1]}1"
-    return "linear" if "linear.weight" in arrays else "fc"
-
-
-def applications_layer(name, arrays):
-    """Name in keras.applications' ResNet50 to ResNet152V2: conv2_block1_0_conv is the first stage's shortcut."""
-    match = re.match(r"stage(\d)_block(\d+)_(.+)", name)
-    if match:
-        part = {"shortcut_conv": "0_conv", "shortcut_bn": "0_bn"}.get(match[3])
-        part = part or re.sub(r"(conv|bn)(\d)$", r"\2_\1", match[3])
-        return f"conv{int(match[1]) + 1}_block{match[2]}_{part}"
-    return {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn"}.get(name, name)
-
-
-def mlperf_layer(name, arrays):
-    """Name in MLPerf Tiny's ResNet-8: conv2d, conv2d_1, ... in the order of creation; no BN on its projections."""
-    match = re.match(r"stage(\d)_block1_(.+)", name)
-    if not match:
-        return {"stem_conv": "conv2d", "stem_bn": "batch_normalization", "predictions": "dense"}[name]
-    stage = int(match[1])
-    first_conv = 1 if stage == 1 else 3 * stage - 3
-    kind, index = {
-        "conv1": ("conv2d", first_conv),
-        "conv2": ("conv2d", first_conv + 1),
-        "shortcut_conv": ("conv2d", first_conv + 2),
-        "bn1": ("batch_normalization", 2 * stage - 1),
-        "bn2": ("batch_normalization", 2 * stage),
-        "shortcut_bn": (None, 0),
-    }[match[2]]
-    return kind and f"{kind}_{index}"
-
-
-# The key is an array that every file of the layout has.
-LAYOUTS = {
-    "stem_conv/0": Layout("keras_resnet", lambda name, _: name, False, blocks.BN_EPSILON, None),
-    "stem_conv1/0": Layout("keras_resnet", lambda name, _: name, False, blocks.BN_EPSILON, None),
-    "conv1.weight": Layout("torchvision or timm", torch_layer, True, 1e-5, "3x3"),
-    "conv1.0.weight": Layout("timm", torch_layer, True, 1e-5, "3x3"),
-    "conv1_conv/0": Layout("keras.applications", applications_layer, False, 1.001e-5, None),
-    "conv2d/0": Layout("MLPerf Tiny", mlperf_layer, False, 1e-3, None),
-}
-
-
-def layout_of(source):
-    """`Layout` of an open file.
-
-    Args:
-        source: `stored.StoredWeights`.
-    Returns:
-        `Layout`.
-    Raises:
-        ValueError: if the file holds no ResNet that is known.
-    """
-    for marker, layout in LAYOUTS.items():
-        if marker in source.arrays:
-            return layout
-    raise ValueError(
-        "The weights file holds no ResNet of a known layout. Expected names of keras_resnet, torchvision, timm, "
-        f"keras.applications or MLPerf Tiny. Received: {_few(source.arrays)} in {source.path!r}."
-    )
-
-
-def stride_in(source, allowed):
-    """Which convolution of a bottleneck has the stride in the net that a file is of.
-
-    Args:
-        source: `stored.StoredWeights`.
-        allowed: values of `stride_in` of the net to build.
-    Returns:
-        "1x1", "3x3" or None, one of `allowed`.
-    """
-    layout = layout_of(source)
-    if layout.title == "keras_resnet" and any(name.startswith("stage2") for name in source.layers):
-        # A strided 3x3 has an explicit padding layer, a strided 1x1 needs none.
-        found = "3x3" if any(re.match(r"stage2_block\d+_conv2_pad", name) for name in source.layers) else "1x1"
-    else:
-        found = layout.stride_in or "1x1"
-    return found if found in allowed else allowed[0]
+class AdaptedWeights(UserWarning):
+    """Weights were loaded into a net of other classes or channels."""
 
 
 def load(model, source):
@@ -152,28 +30,30 @@ def load(model, source):
     Raises:
         ValueError: if an array of the file or a weight of the model is left over, or shapes differ; all are listed.
     """
-    layout = layout_of(source)
+    layout = layouts.layout_of(source)
     layers = {layer.name: layer for layer in model.layers if layer.name.startswith(NET_PREFIXES)}
     if layout.title == "keras_resnet":
         _check_layers(model, layers, source)
     plan, missing, unused = _plan(layers, layout, source)
-    new_head, new_channels = _differences(layers, plan, layout, source)
+    adapted = _adapted(layers, plan, layout, source)
     problems = [f"{name}: expected, not in the file" for name in missing]
     problems += [f"{name}: received {source.arrays[name].shape}, no such weight in the net" for name in unused]
     for layer, names in plan.items():
-        if layer not in (new_head, new_channels):
+        if layer not in adapted:
             problems += _wrong_shapes(layers[layer], names, layout, source)
     if problems:
         raise ValueError(
             f"The weights are of another net than {model.name}: {len(problems)} arrays differ. File ({layout.title} "
             f"names): {source.path!r}.\n  " + "\n  ".join(problems)
         )
+    for message in adapted.values():
+        warnings.warn(message, AdaptedWeights, stacklevel=3)
     for layer in layers.values():
         if hasattr(layer, "kernel_initializer"):
             # Zeros, to save the random draw; a copy of the model must start as the paper's.
             layer.kernel_initializer = blocks.he_normal()
     for name, names in plan.items():
-        if name == new_head:
+        if name == "predictions" and name in adapted:
             layers[name].kernel.assign(layers[name].kernel_initializer(layers[name].kernel.shape))
         else:
             layers[name].load_own_variables(_values(layers[name], names, layout, source))
@@ -209,31 +89,24 @@ def _head_names(layout, source):
     }
 
 
-def _differences(layers, plan, layout, source):
-    """Names of the layers whose shape may differ: the head and the first convolution; warned of."""
-    new_head = new_channels = None
+def _adapted(layers, plan, layout, source):
+    """Layers whose shape may differ, the classifier and the first convolution, with what is to be said of each."""
+    adapted = {}
     head = layers.get("predictions")
-    found = _shape(plan.get("predictions"), layout, source)
-    ours = tuple(head.kernel.shape) if head else None
+    ours, found = tuple(head.kernel.shape) if head else None, _shape(plan.get("predictions"), layout, source)
     if ours and found and found != ours and found[:1] == ours[:1]:
-        new_head = "predictions"
-        warnings.warn(
+        adapted["predictions"] = (
             f"The file has {found[1]} classes and the model {ours[1]}: the classifier starts from random weights. "
-            f"Pass classes={found[1]} to keep the file's.",
-            stacklevel=5,
+            f"Pass classes={found[1]} to keep the file's."
         )
     first = next((name for name in layers if name.startswith("stem_conv") and layers[name].weights), None)
-    found = _shape(plan.get(first), layout, source)
-    if found and len(found) == 4:
-        ours = tuple(layers[first].kernel.shape)
-        if found != ours and found[:2] == ours[:2] and found[3] == ours[3]:
-            new_channels = first
-            warnings.warn(
-                f"The file's images have {found[2]} channels and the model's {ours[2]}: the first convolution is "
-                f"{'summed over' if ours[2] == 1 else 'tiled along'} them.",
-                stacklevel=5,
-            )
-    return new_head, new_channels
+    ours, found = tuple(layers[first].kernel.shape), _shape(plan.get(first), layout, source)
+    if found and found != ours and (*found[:2], *found[3:]) == (*ours[:2], *ours[3:]):
+        adapted[first] = (
+            f"The file's images have {found[2]} channels and the model's {ours[2]}: the first convolution is "
+            f"{'summed over' if ours[2] == 1 else 'tiled along'} them."
+        )
+    return adapted
 
 
 def _shape(names, layout, source):
@@ -267,6 +140,9 @@ def _values(layer, names, layout, source):
         values = [np.ones(size), np.zeros(size), np.zeros(size), np.full(size, 1.0 - layer.epsilon)]
     else:
         values = [source.arrays[name].read() for name in names[: len(layer.weights)]]
+        broken = [name for name, value in zip(names, values, strict=False) if not np.isfinite(value).all()]
+        if broken:
+            raise ValueError(f"The weights are not finite: {', '.join(broken)} in {source.path!r}.")
         if is_bn:
             values[3] = values[3] + (layout.bn_epsilon - blocks.BN_EPSILON)
     if is_bn:
@@ -308,16 +184,26 @@ def export_weights(model, path):
             "Expected a net of keras_resnet in torchvision's layout, ResNet18 to SEResNet50 or a CIFAR net. "
             f"Received: model {model.name!r}."
         )
+    bottleneck = any(layer.name == "stage1_block1_conv3" for layer in layers)
+    for layer in layers:
+        if layer.name.startswith("stage") and getattr(layer, "strides", (1, 1)) != (1, 1):
+            of_paper = bottleneck and layer.name.endswith("_conv1")
+            if of_paper or layer.padding == "same":
+                kind = "1x1" if of_paper else "padded on one side"
+                raise ValueError(
+                    f"torch's ResNets have no such strided convolution: {layer.name}, {kind}. Expected a net with "
+                    f"stride_in='3x3' and padding on both sides. Received: model {model.name!r}."
+                )
     is_deep = any(layer.name == "stem_conv2" for layer in layers)
     arrays = {}
     for layer in layers:
-        theirs = torch_layer(layer.name, {})
+        theirs = layouts.torch_layer(layer.name, {})
         if is_deep and "_shortcut_" in layer.name:  # ResNet-D: the pooling is their item 0
             theirs = theirs[:-1] + str(int(theirs[-1]) + 1)
         for weight in layer.weights:
             value = np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight, "float32")
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-            arrays[f"{theirs}.{_TORCH[weight.name]}"] = value
+            arrays[f"{theirs}.{layouts.TORCH_VARIABLES[weight.name]}"] = value
             if weight.name == "moving_mean":
                 arrays[f"{theirs}.num_batches_tracked"] = np.array(0, "int64")
     stored.save_safetensors(path, arrays)
@@ -331,13 +217,9 @@ def _check_layers(model, layers, source):
     received = {name for name in source.layers if name.startswith(NET_PREFIXES) and not re.match(ignored, name)}
     received -= {"predictions"} - expected
     if expected != received:
+        lacking, extra = stored.few(expected - received), stored.few(received - expected)
         raise ValueError(
-            f"The weights are of another net than {model.name}. Expected layers that the file lacks: "
-            f"{_few(expected - received)}. Received layers that the net lacks: {_few(received - expected)}. "
+            f"The weights are of another net than {model.name}. Expected layers that the file lacks: {lacking}. "
+            f"Received layers that the net lacks: {extra}. "
             f"File: {source.path!r}."
         )
-
-
-def _few(names, most=5):
-    rows = sorted(names)
-    return (", ".join(rows[:most]) + (f" and {len(rows) - most} more" if len(rows) > most else "")) or "none"

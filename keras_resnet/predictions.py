@@ -24,13 +24,18 @@ def decode_predictions(scores, top=5, class_index=None):
     Raises:
         ValueError: if the scores are not of 1000 classes, or the file cannot be had.
     """
+    return best_classes(scores, read_class_index(class_index), top)
+
+
+def best_classes(scores, names, top):
+    """As `decode_predictions`, with the list of (wnid, name) that `read_class_index` gives."""
     scores = np.asarray(scores, "float64")
-    names = read_class_index(class_index)
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(f"Expected scores of shape (n, {len(names)}). Received: shape {scores.shape}.")
-    if np.any(scores < 0) or np.abs(scores.sum(axis=1) - 1).max(initial=0) > 1e-3:
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores /= scores.sum(axis=1, keepdims=True)
+    softmax = np.exp(scores - scores.max(axis=1, keepdims=True))
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    is_distribution = (scores >= 0).all(axis=1) & (np.abs(scores.sum(axis=1) - 1) < 1e-3)
+    scores = np.where(is_distribution[:, None], scores, softmax)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [[(*names[index], float(row[index])) for index in best] for row, best in zip(scores, order, strict=True)]
 
@@ -53,8 +58,8 @@ def read_class_index(path=None):
         if not text.lstrip().startswith("{"):
             return [(line.split()[0], line.split()[-1]) for line in text.splitlines() if line.strip()]
         rows = json.loads(text)
-        return [tuple(rows[str(index)]) for index in range(len(rows))]
-    except (OSError, ValueError, KeyError) as error:
+        return [(wnid, name) for wnid, name in (rows[str(index)] for index in range(len(rows)))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected a class index: imagenet_class_index.json, or a text with one wnid a line. "
             f"Received: {os.fspath(path)!r} ({error})."

@@ -30,6 +30,18 @@ class Preprocessing:
     std: tuple = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
 
+    def __post_init__(self):
+        """Checks that the crop fits."""
+        if self.crop < 1 or 0 < self.resize < self.crop or self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"Expected resize to be 0 or at least crop, and interpolation one of {', '.join(INTERPOLATIONS)}. "
+                f"Received: resize={self.resize}, crop={self.crop}, interpolation={self.interpolation!r}."
+            )
+
+    def for_size(self, side):
+        """The same for inputs of another side in pixels, resized in proportion."""
+        return dataclasses.replace(self, crop=side, resize=round(self.resize * side / self.crop))
+
     def scale_and_offset(self, channels=3):
         """Two lists, a number a channel: the net's input is pixel * scale + offset, pixels 0 to 255.
 
@@ -40,6 +52,16 @@ class Preprocessing:
         if channels == 1:
             mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
         return (1 / (255 * std)).tolist(), (-mean / std).tolist()
+
+
+# As the publishers evaluate: torchvision's `Weights` enums, keras.applications' `preprocess_input`.
+TORCHVISION = Preprocessing(256, 224)
+CAFFE = Preprocessing(
+    256, 224, mean=tuple(mean / 255 for mean in (103.939, 116.779, 123.68)), std=(1 / 255,) * 3, channel_order="bgr"
+)
+SLIM = Preprocessing(256, 224, mean=(0.5,) * 3, std=(0.5,) * 3)
+RAW = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "channel_order": "rgb"}  # pixels 0 to 255 as they are
+MOST_PIXELS = 2**26  # of a resized image; a file of a few bytes can name sides that fill any memory
 
 
 class Preprocessor:
@@ -91,6 +113,8 @@ class Preprocessor:
             filters = getattr(PIL.Image.Resampling, self.preprocessing.interpolation.upper())
             # The longer side is cut to a whole number, as torchvision's and timm's Resize do.
             sides = (size, size * height // width) if width <= height else (size * width // height, size)
+            if sides[0] * sides[1] > MOST_PIXELS:
+                raise ValueError(f"Expected an image of usual proportions. Received: {width} x {height} pixels.")
             image = image.resize(sides, filters)
         pixels = np.asarray(image)
         top, left = (round((side - crop) / 2) for side in pixels.shape[:2])
@@ -109,8 +133,11 @@ def open_image(image):
     Raises:
         ValueError: if it is not an image.
     """
-    import PIL.Image
-    import PIL.ImageOps
+    try:
+        import PIL.Image
+        import PIL.ImageOps
+    except ImportError as error:
+        raise ImportError("Pillow is not installed: pip install keras-resnet[weights]") from error
 
     if hasattr(image, "shape"):  # numpy's arrays and every framework's
         image = PIL.Image.fromarray(_pixels(np.asarray(image)))
@@ -128,8 +155,10 @@ def open_image(image):
         except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
             raise ValueError(f"Expected an image file. Received: {title} ({error}).") from error
     image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey; Pillow itself would clip it to white
-        return PIL.Image.fromarray(_pixels(np.asarray(image).astype("uint16")))
+    if image.mode[0] in "IF":  # grey of 16 bits or of floats; Pillow itself would clip it to white
+        array = np.asarray(image)
+        is_deep = array.dtype.kind != "f" and array.max(initial=0) > 255
+        return PIL.Image.fromarray(_pixels(array.astype("uint16") if is_deep else array))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
@@ -140,7 +169,7 @@ def _pixels(array):
     """uint8 (h, w, 3) or (h, w, 4) of an array of pixels."""
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
         raise ValueError(
             f"Expected pixels of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4). Received: shape {array.shape}."
         )

@@ -6,12 +6,14 @@ import difflib
 import functools
 import gc
 import sys
+import warnings
 
 import keras
 import numpy as np
 
-from keras_resnet import blocks, importers, stored
+from keras_resnet import blocks, importers, layouts, stored
 from keras_resnet import weights as weights_files
+from keras_resnet.preprocessing import RAW
 from keras_resnet.variants import VARIANTS
 
 # Layers of the head, in keras.applications' words.
@@ -31,7 +33,8 @@ _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), 
             `.pth` with torchvision's or timm's names, keras.applications' `.h5`.
         input_tensor: Keras tensor (n, h, w, c) to build the net on, instead of a new input.
         input_shape: (h, w, c), or (c, h, w) under the channels-first data format. Sides may be
-            None or at least {min_size} pixels; any number of channels. Default: {size} x {size} x 3.
+            None or at least {min_size} pixels; any number of channels. Default: {size} x {size} x 3, or the
+            size that published weights were evaluated at.
         pooling: without a top: None for the last feature map (n, h/{min_size}, w/{min_size}, c), "avg" or
             "max" for vectors (n, c).
         classes: number of classes; other than the weights', the classifier starts from random weights.
@@ -99,9 +102,12 @@ def _make_builder(title, variant):
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
         path, row = weights_files.resolve(title, weights)
-        preprocessing = weights_files.preprocessing_of(title, row)
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(stored.open_weights(path)) if path else None
+            preprocessing = weights_files.preprocessing_of(title, row)
+            if source and not row:
+                preprocessing = layouts.preprocessing(source, variant, preprocessing)
+            inputs = _inputs(preprocessing.crop, variant, input_tensor, input_shape)
             options = blocks.BlockOptions(
                 shortcut=shortcut,
                 stride_in=_stride_in(title, variant, stride_in, source, row),
@@ -115,7 +121,6 @@ def _make_builder(title, variant):
             )
             allow_depth(sum(variant.depths))
             with _collector_paused():
-                inputs = _inputs(variant, input_tensor, input_shape)
                 x = _normalized(inputs, preprocessing) if include_preprocessing else inputs
                 x = _feature_map(variant, x, options, output_stride)
                 if include_top:
@@ -130,7 +135,8 @@ def _make_builder(title, variant):
                 importers.load(model, source)
         if include_preprocessing:
             preprocessing = _embed(model, preprocessing)
-        model.preprocessing = preprocessing
+        height, width = (inputs.shape[axis] for axis in ((1, 2) if blocks.channel_axis() == -1 else (2, 3)))
+        model.preprocessing = preprocessing.for_size(height) if height and height == width else preprocessing
         return model
 
     builder.__name__ = builder.__qualname__ = title
@@ -211,10 +217,10 @@ def _embed(model, preprocessing):
     stem = next(layer for layer in model.layers if layer.name.startswith("stem_conv") and layer.weights)
     if preprocessing.channel_order == "bgr" and stem.kernel.shape[2] == 3:
         stem.kernel.assign(stem.kernel[:, :, ::-1])
-    return dataclasses.replace(preprocessing, mean=(0.0,) * 3, std=(1 / 255,) * 3, channel_order="rgb")
+    return dataclasses.replace(preprocessing, **RAW)
 
 
-def _inputs(variant, input_tensor, input_shape):
+def _inputs(size, variant, input_tensor, input_shape):
     """The Keras tensor to build on, checked."""
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
@@ -225,7 +231,6 @@ def _inputs(variant, input_tensor, input_shape):
         _check_shape(variant, tuple(input_tensor.shape[1:]))
         return input_tensor
     if input_shape is None:
-        size = variant.image_size
         input_shape = (size, size, 3) if blocks.channel_axis() == -1 else (3, size, size)
     _check_shape(variant, tuple(input_shape))
     return keras.Input(tuple(input_shape), name="image")
@@ -255,9 +260,17 @@ def _stride_in(title, variant, asked, source, row):
             f"The weights {row.tag!r} of {title} were trained with stride_in={row.stride_in!r}. "
             f"Received: stride_in={asked!r}. Leave it out, or pass other weights."
         )
-    if asked or source is None:
+    if source is None:
         return asked or variant.strides_in[0]
-    return importers.stride_in(source, variant.strides_in)
+    found = layouts.stride_in(source, variant.strides_in)
+    if asked and asked != found:
+        warnings.warn(
+            f"Files such as {source.path!r} are of nets with stride_in={found!r}; the scores are wrong unless this one "
+            f"was trained with stride_in={asked!r}.",
+            importers.AdaptedWeights,
+            stacklevel=3,
+        )
+    return asked or found
 
 
 def _check_choice(title, argument, value, allowed):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -32,11 +33,13 @@ class StoredWeights:
         arrays: dict from name to `Array`. Names are the file's own in torch's files; "LAYER/INDEX" in Keras's, the
             index counting a layer's weights.
         layers: names of all layers in a Keras file, those without weights too; empty for torch's.
+        normalization: (scale, offset) of the net's own layer "preprocessing", of a `.keras` file that has one.
     """
 
     path: str
     arrays: dict
     layers: frozenset = frozenset()
+    normalization: tuple | None = None
 
 
 @contextlib.contextmanager
@@ -81,9 +84,13 @@ def open_weights(path):
 
 
 def _from_keras(path, stack):
-    """`.keras`: an archive whose architecture is not looked at."""
+    """`.keras`: an archive; of its architecture only two constants are read, nothing is deserialised."""
     archive = stack.enter_context(zipfile.ZipFile(path))
-    return _from_h5(path, stack, stack.enter_context(archive.open("model.weights.h5")))
+    weights = _from_h5(path, stack, stack.enter_context(archive.open("model.weights.h5")))
+    config = json.loads(archive.read("config.json")).get("config") if "config.json" in archive.namelist() else {}
+    layers = [layer.get("config", {}) for layer in config.get("layers", ())]
+    found = [(layer["scale"], layer["offset"]) for layer in layers if layer.get("name") == "preprocessing"]
+    return dataclasses.replace(weights, normalization=found[0] if found else None)
 
 
 def _from_h5(path, stack, source=None):
@@ -92,9 +99,13 @@ def _from_h5(path, stack, source=None):
 
     file = stack.enter_context(h5py.File(source or path, "r"))
     if "layers" in file:
-        groups = [_inside(file["layers"], name) for name in file["layers"]]
+        layers = _inside(file, "layers")
+        groups = [_inside(layers, name) for name in layers]
         groups = [_inside(group, "vars") for group in groups if "vars" in group]
-        rows = {str(group.attrs["name"]): [_inside(group, key) for key in sorted(group, key=int)] for group in groups}
+        names = [str(group.attrs["name"]) for group in groups]
+        rows = {name: [_inside(g, key) for key in sorted(g, key=int)] for name, g in zip(names, groups, strict=True)}
+        if len(rows) < len(names):
+            raise ValueError("two layers have the same name")
     else:
         root = _inside(file, "model_weights") if "model_weights" in file else file
         rows = {}
@@ -186,7 +197,15 @@ def _torch_array(tensor):
 def _without_wrapper(arrays):
     """Names without the "module." of torch.nn.DataParallel and the step counters of batch normalization."""
     names = {name: name.removeprefix("module.") for name in arrays if not name.endswith("num_batches_tracked")}
+    if len({*names.values()}) < len(names):
+        raise ValueError("two arrays have the same name but for module.")
     return {short: arrays[name] for name, short in names.items()}
+
+
+def few(names, most=5):
+    """The first of some names, for a message."""
+    rows = sorted(names)
+    return (", ".join(rows[:most]) + (f" and {len(rows) - most} more" if len(rows) > most else "")) or "none"
 
 
 def save_safetensors(path, arrays):

@@ -7,8 +7,12 @@ import os
 import keras
 
 from keras_resnet import predictions
-from keras_resnet.preprocessing import Preprocessing, Preprocessor
+from keras_resnet.preprocessing import CAFFE, RAW, SLIM, TORCHVISION, Preprocessing, Preprocessor
 from keras_resnet.variants import VARIANTS, list_models
+
+
+class WrongDigestError(ValueError):
+    """A weights file is not the published one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +55,10 @@ class Weights:
         return f"https://huggingface.co/{repository}/resolve/main/{file}"
 
 
-# Resize, crop and interpolation as the publishers evaluate: torchvision's `Weights` enums; timm's
-# default_cfgs, whose resize is floor(crop / crop_pct); keras.applications' `preprocess_input`.
-_TV1, _TV2 = Preprocessing(256, 224), Preprocessing(232, 224)
+# timm's resize is floor(crop / crop_pct) of its default_cfgs.
+_TV1, _TV2, _CAFFE, _SLIM = TORCHVISION, Preprocessing(232, 224), CAFFE, SLIM
 _A1, _BICUBIC = Preprocessing(235, 224, "bicubic"), Preprocessing(256, 224, "bicubic")
 _RA256 = Preprocessing(269, 256, "bicubic")
-_CAFFE = Preprocessing(
-    256, 224, mean=tuple(mean / 255 for mean in (103.939, 116.779, 123.68)), std=(1 / 255,) * 3, channel_order="bgr"
-)
-_SLIM = Preprocessing(256, 224, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 _TV, _TIMM, _KERAS = "torchvision", "timm's model cards", "keras.io/api/applications"
 _BSD, _APACHE, _MIT = "BSD-3-Clause", "Apache-2.0", "MIT"
@@ -181,7 +180,14 @@ def resolve(variant, weights):
     """
     if weights is None:
         return None, None
+    tags = ", ".join(row.tag for row in WEIGHTS.values() if row.variant == variant) or "none"
+    expected = f"Expected None, a tag of {variant} ({tags}), or the path of a weights file"
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(f"weights names no file. {expected}. Received: weights={weights!r}.")
     row = find(variant, weights)
+    if row is None and not os.path.exists(weights):
+        path = os.path.abspath(weights)
+        raise ValueError(f"The weights do not exist. {expected}. Received: weights={str(weights)!r}, which is {path}.")
     return (fetch(row), row) if row else (os.fspath(weights), None)
 
 
@@ -198,7 +204,7 @@ def preprocessor(weights_or_model):
     """
     found = weights_or_model
     if isinstance(found, keras.Model):
-        found = getattr(found, "preprocessing", None)
+        found = getattr(found, "preprocessing", None) or _of_loaded(found)
     elif isinstance(found, str) and found in VARIANTS:
         found = preprocessing_of(found, best(found))
     elif isinstance(found, str):
@@ -212,12 +218,22 @@ def preprocessor(weights_or_model):
     return Preprocessor(found)
 
 
+def _of_loaded(model):
+    """Of a model from a `.keras` file, which keeps nothing but its own layer "preprocessing"."""
+    if not any(layer.name == "preprocessing" for layer in model.layers):
+        raise ValueError(
+            f"The model {model.name!r} does not know its preprocessing, which a saved file does not keep. Expected a "
+            "model as a builder made it. Pass the name of its weights, such as 'ResNet50.tv2_in1k'."
+        )
+    return dataclasses.replace(TORCHVISION, **RAW).for_size(model.input_shape[1] or TORCHVISION.crop)
+
+
 def preprocessing_of(variant, row):
     """`Preprocessing` of a row; without one torchvision's for an ImageNet net, the whole image for a CIFAR net."""
     if row:
         return row.preprocessing
     size = VARIANTS[variant].image_size
-    return _TV1 if size == 224 else Preprocessing(size, size)
+    return TORCHVISION if size == TORCHVISION.crop else Preprocessing(size, size)
 
 
 def folder():
@@ -244,9 +260,9 @@ def fetch(row):
     download = _from_hub if row.location.startswith("hub:") else _from_url
     try:
         return download(row)
+    except (WrongDigestError, ImportError):
+        raise
     except Exception as error:  # the hub and urllib raise dozens of types, network ones and others
-        if isinstance(error, ValueError) and "hash" in str(error):
-            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"The weights {row.tag!r} of {row.variant} cannot be downloaded ({type(error).__name__}: {reason}). Fetch "
@@ -289,7 +305,7 @@ def _check_digest(path, expected, row):
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "md5" if len(expected) == 32 else "sha256").hexdigest()
     if found != expected:
-        raise ValueError(
+        raise WrongDigestError(
             f"The weights file of {row.variant} has the wrong hash and is not used: it is damaged or another file. "
             f"Expected: {expected}. Received: {found}, {os.fspath(path)}. Delete it and fetch {row.url} anew."
         )

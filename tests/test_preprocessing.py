@@ -13,7 +13,7 @@ from conftest import run
 
 import keras_resnet
 from keras_resnet import __main__ as command
-from keras_resnet.preprocessing import Preprocessing, Preprocessor, open_image
+from keras_resnet.preprocessing import CAFFE, Preprocessing, Preprocessor, open_image
 from train import data
 
 SMALL = Preprocessor(Preprocessing(40, 32))
@@ -67,6 +67,9 @@ def test_unusual_images_become_rgb(picture):
     deep = grey.astype("uint16") * 257
     for other in (deep, encoded(PIL.Image.fromarray(deep))):
         assert np.array_equal(np.asarray(open_image(other)), colour)
+    for mode in ("I", "F"):
+        wide = PIL.Image.fromarray(grey).convert(mode)
+        assert np.array_equal(np.asarray(open_image(wide)), colour)
     palette = PIL.Image.fromarray(picture).convert("P")
     assert np.array_equal(np.asarray(open_image(palette)), np.asarray(palette.convert("RGB")))
     alpha = np.dstack([picture, np.full(grey.shape, 255, "uint8")])
@@ -102,6 +105,8 @@ def test_suspicious_images_are_warned_of(picture):
         (np.zeros((4, 4, 7), "uint8"), r"Expected pixels of shape .* Received: shape \(4, 4, 7\)"),
         (np.full((4, 4, 3), -1.5), "not yet normalized. Received: floats from -1.5 to -1.5"),
         (np.full((4, 4, 3), 999), "Expected pixels from 0 to 255. Received: 999 to 999"),
+        (np.zeros((0, 4, 3), "uint8"), r"Received: shape \(0, 4, 3\)"),
+        (np.zeros((1, 60_000_000), "uint8"), "usual proportions. Received: 60000000 x 1 pixels"),
         (3.5, "a path, bytes, a PIL image or an array of pixels. Received: float"),
         ([], "at least one image"),
     ],
@@ -119,6 +124,38 @@ def test_names_lead_to_preprocessors():
     assert keras_resnet.preprocessor(keras_resnet.ResNet18(weights=None)).preprocessing == Preprocessing(256, 224)
     with pytest.raises(ValueError, match="Received: 'ResNet51'"):
         keras_resnet.preprocessor("ResNet51")
+
+
+def test_inputs_have_the_size_of_the_net():
+    small = keras_resnet.ResNet18(weights=None, input_shape=(160, 160, 3))
+    assert keras_resnet.preprocessor(small).preprocessing == Preprocessing(183, 160)
+    with pytest.raises(ValueError, match="Expected resize to be 0 or at least crop"):
+        Preprocessing(20, 32)
+
+
+def test_weights_files_bring_their_preprocessing(tmp_path):
+    """A path says as much as a tag: keras.applications' nets take BGR, ours what they were trained on."""
+    keras.applications.ResNet50(weights=None, include_top=False).save_weights(tmp_path / "theirs.weights.h5")
+    ours = keras_resnet.ResNet50(weights=tmp_path / "theirs.weights.h5", include_top=False, input_shape=(64, 64, 3))
+    assert keras_resnet.preprocessor(ours).preprocessing == CAFFE.for_size(64)
+    turned = keras_resnet.ResNet50(
+        weights=tmp_path / "theirs.weights.h5", include_top=False, input_shape=(64, 64, 3), include_preprocessing=True
+    )
+    turned.save(tmp_path / "turned.keras")
+    again = keras_resnet.ResNet50(weights=tmp_path / "turned.keras", include_top=False, input_shape=(64, 64, 3))
+    found = keras_resnet.preprocessor(again).preprocessing
+    assert found.channel_order == "rgb"
+    assert found.mean == pytest.approx(CAFFE.mean[::-1])
+    assert found.std == pytest.approx(CAFFE.std)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("uint8")
+    expected = ours(keras_resnet.preprocessor(ours).normalize(pixels)).numpy()
+    scale = np.abs(expected).max()
+    assert np.abs(again(keras_resnet.preprocessor(again).normalize(pixels)).numpy() - expected).max() < 1e-4 * scale
+    loaded = keras.saving.load_model(tmp_path / "turned.keras", compile=False)
+    assert np.abs(loaded(keras_resnet.preprocessor(loaded).normalize(pixels)).numpy() - expected).max() < 1e-4 * scale
+    again.save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match="does not know its preprocessing"):
+        keras_resnet.preprocessor(keras.saving.load_model(tmp_path / "plain.keras", compile=False))
 
 
 def test_keras_applications_rows_give_its_own_input(picture):
@@ -187,6 +224,8 @@ def test_scores_become_names(class_index):
     assert decoded[0][0][:2] == ("n00000007", "class_7")
     assert [row[1] for row in decoded[1]] == ["class_3", "class_5"]
     assert decoded[1][0][2] == pytest.approx(1 / (1 + np.exp(-1)))
+    mixed = np.stack([np.full(1000, 0.001), logits[0]])  # each row is taken for what it is
+    assert keras_resnet.decode_predictions(mixed, class_index=class_index)[0][0][2] == pytest.approx(0.001)
     probabilities = np.full((1, 1000), 0.001)
     assert keras_resnet.decode_predictions(probabilities, class_index=class_index)[0][0][2] == pytest.approx(0.001)
     with pytest.raises(ValueError, match=r"scores of shape \(n, 1000\). Received: shape \(1, 10\)"):
@@ -221,17 +260,25 @@ def test_photographs_are_classified_by_one_command(picture, class_index, tmp_pat
     assert sum(float(row["probability"]) for row in rows[:3]) < 1
 
 
+def test_a_net_of_other_classes_is_not_asked_for_imagenets(class_index, tmp_path, capsys):
+    keras_resnet.ResNet18(weights=None, classes=10).save(tmp_path / "ten.keras")
+    options = ["--model=ResNet18", f"--weights={tmp_path}/ten.keras", f"--class_index={class_index}"]
+    assert command.main(["classify", __file__, *options]) == 2
+    assert "The file has 10 classes and the model 1000" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere.jpg"], "Expected an image or a folder with images in it. Received: 'nowhere.jpg'"),
         ([__file__, "--model=ResNet51"], "There is no such model"),
-        ([__file__, "--model=ResNet18", "--weights=none.h5"], "The weights file does not exist"),
+        ([__file__, "--model=ResNet18", "--weights=none.h5"], "The weights do not exist. Expected None, a tag"),
+        ([__file__, "--model=ResNet18", "--weights=a1_in1K"], "a tag of ResNet18 (tv_in1k, a1_in1k)"),
         ([__file__, "--top=0"], "Expected --top to be at least 1"),
     ],
 )
-def test_mistakes_in_the_command_are_one_line(arguments, message, capsys):
-    assert command.main(["classify", *arguments]) == 2
+def test_mistakes_in_the_command_are_one_line(arguments, message, class_index, capsys):
+    assert command.main(["classify", *arguments, f"--class_index={class_index}"]) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1

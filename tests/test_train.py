@@ -239,3 +239,12 @@ def test_folders_named_by_wnid_take_imagenets_order(tmp_path):
     done = run("train/main.py", *flags, f"--workdir={tmp_path}/other", code=2)
     assert "Expected folders named by the wnids of" in done.stderr
     assert "Received: cats, 1 unknown folders" in done.stderr
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("field", "value", "text"), [("epochs", "5", "int"), ("epochs", True, "int"), ("flip", 1, "bool")]
+)
+def test_a_configuration_of_other_types_is_refused(field, value, text):
+    with pytest.raises(ValueError, match=f"Expected {field} to be of type {text}"):
+        config.make({field: value})

@@ -306,8 +306,69 @@ def test_links_out_of_a_file_are_refused(tmp_path):
             secret["data"] = file["layers"][name]["vars"]["0"][...]
         del file["layers"][name]["vars"]["0"]
         file["layers"][name]["vars"]["0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "data")
-    with pytest.raises(ValueError, match="is a link, which may point to another file"):
+    with pytest.raises(ValueError, match=r"is a link, which may point to another file"):
         keras_resnet.ResNet20(weights=tmp_path / "w.weights.h5")
+
+
+def test_a_link_in_place_of_all_layers_is_refused(tmp_path):
+    keras_resnet.ResNet20(weights=None).save_weights(tmp_path / "secret.weights.h5")
+    with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink(str(tmp_path / "secret.weights.h5"), "layers")
+    with pytest.raises(ValueError, match=r"is a link, which may point to another file"):
+        keras_resnet.ResNet20(weights=tmp_path / "w.weights.h5")
+
+
+def test_weights_that_are_not_finite_are_refused(torch_file):
+    _, path = torch_file
+    arrays = load_file(path)
+    arrays["module.bn1.running_var"][3] = np.nan
+    save_file(arrays, path)
+    with pytest.raises(ValueError, match=r"not finite: bn1.running_var"):
+        keras_resnet.ResNet18(weights=path, classes=10, input_shape=(32, 32, 3))
+
+
+def test_strides_that_torch_has_not_are_not_written(tmp_path):
+    for model, layer in (
+        (keras_resnet.ResNet50(weights=None), "stage2_block1_conv1, 1x1"),
+        (keras_resnet.ResNet8(), "stage2_block1_conv1, padded on one side"),
+        (keras_resnet.ResNet50V2(weights=None), "torchvision's layout"),
+    ):
+        with pytest.raises(ValueError, match=layer):
+            keras_resnet.export_weights(model, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"ends in .safetensors"):
+        keras_resnet.export_weights(model, tmp_path / "w.pth")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_stride_that_torchs_files_have_not_is_warned_of(tmp_path):
+    keras_resnet.export_weights(keras_resnet.ResNet50(weights=None, stride_in="3x3"), tmp_path / "w.safetensors")
+    with pytest.warns(UserWarning, match="are of nets with stride_in='3x3'"):
+        keras_resnet.ResNet50(weights=tmp_path / "w.safetensors", stride_in="1x1")
+    model = keras_resnet.ResNet50(weights=tmp_path / "w.safetensors")
+    assert model.get_layer("stage2_block1_conv2").strides == (2, 2)
+
+
+@pytest.mark.parametrize("weights", [5, ["a"], "a1_in1K", "no/such.h5"])
+def test_what_is_no_weights_is_named(weights):
+    with pytest.raises(ValueError, match=r"Expected None, a tag of ResNet18 \(tv_in1k, a1_in1k\), or the path"):
+        keras_resnet.ResNet18(weights=weights)
+
+
+def test_other_nets_of_keras_are_named(tmp_path):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv2d")(image)
+    keras.Model(image, x).save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ValueError, match="arrays differ"):
+        keras_resnet.ResNet20(weights=tmp_path / "other.weights.h5")
+
+
+def test_nets_have_the_size_that_their_weights_were_evaluated_at(tmp_path, monkeypatch):
+    file = tmp_path / "w.safetensors"
+    keras_resnet.export_weights(keras_resnet.ResNet101D(weights=None, input_shape=(64, 64, 3)), file)
+    monkeypatch.setattr("keras_resnet.weights.fetch", lambda row: str(file))
+    model = keras_resnet.ResNet101D()
+    assert model.input_shape == (None, 256, 256, 3)
+    assert keras_resnet.preprocessor(model)(np.zeros((300, 300, 3), "uint8")).shape == (1, 256, 256, 3)
 
 
 @pytest.mark.contract

@@ -307,7 +307,7 @@ def stored(tmp_path):
 
 
 BAD_WEIGHTS = {
-    "no such file": ("ResNet20", "absent.keras", {}, "does not exist"),
+    "no such file": ("ResNet20", "absent.keras", {}, "do not exist"),
     "kind": ("ResNet20", "net.onnx", {}, "unknown kind"),
     "cut off": ("ResNet20", "cut.keras", {}, "damaged"),
     "text": ("ResNet20", "text.weights.h5", {}, "damaged"),
@@ -330,7 +330,10 @@ def test_weights_that_do_not_fit_are_refused(stored, case):
 @pytest.mark.unit
 def test_stride_in_of_the_weights_is_checked(tmp_path):
     keras_resnet.ResNet50(weights=None, input_shape=(32, 32, 3)).save_weights(tmp_path / "paper.weights.h5")
-    with pytest.raises(ValueError, match="file lacks: stage2_block1_conv2_pad"):
+    with (
+        pytest.raises(ValueError, match="file lacks: stage2_block1_conv2_pad"),
+        pytest.warns(UserWarning, match="are of nets with stride_in='1x1'"),
+    ):
         keras_resnet.ResNet50(weights=tmp_path / "paper.weights.h5", stride_in="3x3")
 
 

@@ -89,6 +89,11 @@ def make(chosen):
     unknown = sorted({*chosen} - {field.name for field in dataclasses.fields(Config)})
     if unknown:
         raise ValueError(f"Unknown configuration fields: {', '.join(unknown)}. Remove them from config.json.")
+    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    for name, value in chosen.items():
+        fits = isinstance(value, (int, float) if types[name] is float else types[name])
+        if not fits or (isinstance(value, bool) and types[name] is not bool):
+            raise ValueError(f"Expected {name} to be of type {types[name].__name__}. Received: {value!r}.")
     kind = chosen.get("data", Config.data).partition(":")[0]
     recipe = chosen.get("recipe") or recipes.DEFAULT_RECIPES.get(kind, "cifar_fast")
     _check("recipe", recipe, recipes.RECIPES)

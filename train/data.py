@@ -105,7 +105,7 @@ def load_for_model(model_path, image_shape, spec=None, **options):
         ValueError: if there is neither a spec nor a run's configuration, or the source cannot be opened.
     """
     path = os.path.join(os.path.dirname(model_path), "config.json")
-    run = configs.make(configs.read(path)) if os.path.exists(path) else None
+    run = configs.make(configs.read(path)) if os.path.isfile(model_path) and os.path.exists(path) else None
     if spec is None and run is None:
         raise ValueError(
             f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "

@@ -1,8 +1,11 @@
 """The network of a run: pixels in, a ResNet from the zoo, logits out; and its optimizer."""
 
+import warnings
+
 import keras
 
 import keras_resnet
+from keras_resnet import importers
 from train import loop
 
 
@@ -43,8 +46,15 @@ def published(name, weights):
         weights: a tag of `keras_resnet.list_weights`, or a file.
     Returns:
         `keras.Model`.
+    Raises:
+        ValueError: if the weights do not fit, or have other classes.
     """
-    return keras_resnet.build(name, weights=weights, classifier_activation=None, include_preprocessing=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", importers.AdaptedWeights)  # a new classifier is nothing to deploy
+        try:
+            return keras_resnet.build(name, weights=weights, classifier_activation=None, include_preprocessing=True)
+        except importers.AdaptedWeights as error:
+            raise ValueError(str(error)) from error
 
 
 def build_optimizer(config, model, steps_per_epoch):
