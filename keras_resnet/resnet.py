@@ -22,6 +22,8 @@ POOLING_LAYERS = {
     "max": keras.layers.GlobalMaxPooling2D,
 }
 
+_SHARED_FIELDS = ("padding", "groups", "inner_width", "squeeze", "pooled_shortcut")  # of rows and block options
+
 _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), or features.
 
     The arguments stand in the order of `keras.applications`.
@@ -101,25 +103,16 @@ def _make_builder(title, variant):
         _check_choice(title, "output_stride", output_stride, variant.output_strides)
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
-        path, row = weights_files.resolve(title, weights)
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(stored.open_weights(path)) if path else None
-            preprocessing = weights_files.preprocessing_of(title, row)
-            if source and not row:
-                preprocessing = layouts.preprocessing(source, variant, preprocessing)
-            inputs = _inputs(preprocessing.crop, variant, input_tensor, input_shape)
+        with _opened(title, weights) as (source, row, preprocessing):
             options = blocks.BlockOptions(
                 shortcut=shortcut,
-                stride_in=_stride_in(title, variant, stride_in, source, row),
+                stride_in=_stride_in(title, stride_in, source, row),
                 zero_init_residual=zero_init_residual,
-                padding=variant.padding,
-                groups=variant.groups,
-                inner_width=variant.inner_width,
-                squeeze=variant.squeeze,
-                pooled_shortcut=variant.pooled_shortcut,
-                kernel_initializer=keras.initializers.Zeros if path else blocks.he_normal,
+                kernel_initializer=keras.initializers.Zeros if source else blocks.he_normal,
+                **{field: getattr(variant, field) for field in _SHARED_FIELDS},
             )
             allow_depth(sum(variant.depths))
+            inputs = _inputs(preprocessing.crop, variant, input_tensor, input_shape)
             with _collector_paused():
                 x = _normalized(inputs, preprocessing) if include_preprocessing else inputs
                 x = _feature_map(variant, x, options, output_stride)
@@ -128,15 +121,10 @@ def _make_builder(title, variant):
                     x = head(x, dropout=dropout, options=options)
                 elif pooling:
                     x = POOLING_LAYERS[pooling](name=f"{pooling}_pool")(x)
-                sources = keras.utils.get_source_inputs(inputs)
-                sources = sources[0] if len(sources) == 1 else sources
-                model = keras.Model(sources, x, name=name or title.lower())
+                model = _model(inputs, x, name or title.lower())
             if source:
                 importers.load(model, source)
-        if include_preprocessing:
-            preprocessing = _embed(model, preprocessing)
-        height, width = (inputs.shape[axis] for axis in ((1, 2) if blocks.channel_axis() == -1 else (2, 3)))
-        model.preprocessing = preprocessing.for_size(height) if height and height == width else preprocessing
+        _remember(model, inputs, preprocessing, include_preprocessing)
         return model
 
     builder.__name__ = builder.__qualname__ = title
@@ -212,12 +200,33 @@ def _normalized(pixels, preprocessing):
     return keras.layers.Rescaling(scale, offset, dtype=keras.config.floatx(), name="preprocessing")(pixels)
 
 
-def _embed(model, preprocessing):
-    """Turns a net that wants BGR to RGB, by its first kernel, and returns what is left to do before it."""
+def _remember(model, inputs, preprocessing, is_included):
+    """Notes on the model what is left to do before it; one that includes its preprocessing takes RGB."""
     stem = next(layer for layer in model.layers if layer.name.startswith("stem_conv") and layer.weights)
-    if preprocessing.channel_order == "bgr" and stem.kernel.shape[2] == 3:
+    if is_included and preprocessing.channel_order == "bgr" and stem.kernel.shape[2] == 3:
         stem.kernel.assign(stem.kernel[:, :, ::-1])
-    return dataclasses.replace(preprocessing, **RAW)
+    if is_included:
+        preprocessing = dataclasses.replace(preprocessing, **RAW)
+    height, width = (inputs.shape[axis] for axis in ((1, 2) if blocks.channel_axis() == -1 else (2, 3)))
+    model.preprocessing = preprocessing.for_size(height) if height and height == width else preprocessing
+
+
+def _model(inputs, outputs, name):
+    """`keras.Model` from whatever `inputs` comes of."""
+    sources = keras.utils.get_source_inputs(inputs)
+    return keras.Model(sources[0] if len(sources) == 1 else sources, outputs, name=name)
+
+
+@contextlib.contextmanager
+def _opened(title, weights):
+    """The weights file, open, or None; its row of `WEIGHTS` or None; its `Preprocessing` or the net's usual one."""
+    path, row = weights_files.resolve(title, weights)
+    preprocessing = weights_files.preprocessing_of(title, row)
+    if path is None:
+        yield None, None, preprocessing
+        return
+    with stored.open_weights(path) as source:
+        yield source, row, preprocessing if row else layouts.preprocessing(source, VARIANTS[title], preprocessing)
 
 
 def _inputs(size, variant, input_tensor, input_shape):
@@ -253,16 +262,17 @@ def _check_shape(variant, shape):
         )
 
 
-def _stride_in(title, variant, asked, source, row):
+def _stride_in(title, asked, source, row):
     """`stride_in` of the net: what was asked for, else what the weights were trained with, else the paper's."""
     if row and asked and asked != row.stride_in:
         raise ValueError(
             f"The weights {row.tag!r} of {title} were trained with stride_in={row.stride_in!r}. "
             f"Received: stride_in={asked!r}. Leave it out, or pass other weights."
         )
+    allowed = VARIANTS[title].strides_in
     if source is None:
-        return asked or variant.strides_in[0]
-    found = layouts.stride_in(source, variant.strides_in)
+        return asked or allowed[0]
+    found = layouts.stride_in(source, allowed)
     if asked and asked != found:
         warnings.warn(
             f"Files such as {source.path!r} are of nets with stride_in={found!r}; the scores are wrong unless this one "

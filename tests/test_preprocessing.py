@@ -170,7 +170,7 @@ def test_a_net_can_include_its_preprocessing(tag, picture, tmp_path, monkeypatch
     """The same file, once after the preprocessor and once with pixels into the net; BGR rows too."""
     stored = keras_resnet.ResNet50(weights=None, include_top=False, input_shape=(64, 64, 3))
     stored.save_weights(tmp_path / "w.weights.h5")
-    monkeypatch.setattr("keras_resnet.weights.fetch", lambda row: str(tmp_path / "w.weights.h5"))
+    monkeypatch.setattr("keras_resnet.downloads.fetch", lambda row: str(tmp_path / "w.weights.h5"))
     options = {"include_top": False, "input_shape": (64, 64, 3), "stride_in": None}
     monkeypatch.setattr("keras_resnet.resnet._stride_in", lambda *arguments: "1x1")
     plain = keras_resnet.ResNet50(weights=tag, **options)

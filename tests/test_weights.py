@@ -365,7 +365,7 @@ def test_other_nets_of_keras_are_named(tmp_path):
 def test_nets_have_the_size_that_their_weights_were_evaluated_at(tmp_path, monkeypatch):
     file = tmp_path / "w.safetensors"
     keras_resnet.export_weights(keras_resnet.ResNet101D(weights=None, input_shape=(64, 64, 3)), file)
-    monkeypatch.setattr("keras_resnet.weights.fetch", lambda row: str(file))
+    monkeypatch.setattr("keras_resnet.downloads.fetch", lambda row: str(file))
     model = keras_resnet.ResNet101D()
     assert model.input_shape == (None, 256, 256, 3)
     assert keras_resnet.preprocessor(model)(np.zeros((300, 300, 3), "uint8")).shape == (1, 256, 256, 3)
@@ -411,7 +411,7 @@ def test_a_tag_fixes_the_architecture():
 
 def _with_file_by_hand(name, tag, **arguments):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(published, "fetch", lambda row: str(ROOT / "README.md"))
+        patch.setattr("keras_resnet.downloads.fetch", lambda row: str(ROOT / "README.md"))
         patch.setattr("keras_resnet.stored._READERS", {".md": lambda path, stack: None})
         return keras_resnet.build(name, weights=tag, **arguments)
 
@@ -468,10 +468,10 @@ def fetch(address, home, row, code=0):
     script = (
         "import train; train.import_tensorflow_quietly()\n"
         "import dataclasses, sys\n"
-        "from keras_resnet import weights\n"
+        "from keras_resnet import downloads, weights\n"
         "row = weights.WEIGHTS[sys.argv[1]]\n"
         "row = row if 'hub:' in row.location else dataclasses.replace(row, location=sys.argv[2], digest=sys.argv[3])\n"
-        "try: print(weights.fetch(row))\n"
+        "try: print(downloads.fetch(row))\n"
         "except ValueError as error: sys.exit(str(error))"
     )
     environment = {
