@@ -7,12 +7,14 @@ import importlib.metadata
 import os
 import platform
 
+from export import verify
 from export.formats import FORMATS
+from train import predictor
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
-def make(model_path, model, examination, results, data_facts):
+def make(model_path, model, examination, results, data_facts, batch_size):
     """The card as plain data, for `card.json`.
 
     Args:
@@ -21,6 +23,7 @@ def make(model_path, model, examination, results, data_facts):
         examination: `pipeline.Examination`.
         results: dict from format to `pipeline.Result`.
         data_facts: dict of what images were used.
+        batch_size: images a call of the `.tflite` files.
     Returns:
         dict.
     """
@@ -36,6 +39,7 @@ def make(model_path, model, examination, results, data_facts):
             "bytes": os.path.getsize(model_path),
         },
         "data": data_facts,
+        "batch_size": batch_size,
         "artifacts": {name: _artifact(name, result) for name, result in results.items()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
@@ -64,7 +68,8 @@ def to_markdown(card):
         "",
         *table(card),
         "",
-        "Latency: one image, median (10th to 90th percentile) of 50 calls, 2 threads, on "
+        f"Latency: one call of {card['batch_size']} image{'s' * (card['batch_size'] > 1)} (saved_model: one image), "
+        f"median (10th to 90th percentile) of {verify.TIMED_RUNS} calls, {predictor.NUM_THREADS} threads, on "
         f"{card['machine']}. Agreement: share of images with the Keras model's best class. "
         "Differences: of scores, largest and mean.",
         "",
@@ -95,7 +100,7 @@ def _artifact(name, result):
     return {
         "file": None if result.failures else os.path.basename(result.path),
         "failures": result.failures,
-        "promise": {"min_agreement": row.min_agreement, "max_difference": row.max_difference},
+        "promise": {"min_agreement": row.min_agreement, "max_relative_difference": row.max_difference},
         "weights": row.weights,
         "activations": row.activations,
         "suits": row.suits,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
 
 from absl import flags
@@ -46,7 +45,7 @@ def main(argv):
         for name in values.formats:
             print(f"converting and verifying {name}", flush=True)
             results[name] = pipeline.produce(name, ready, folder, examination, values.max_top1_drop)
-        report = card.make(file, ready, examination, results, facts)
+        report = card.make(file, ready, examination, results, facts, values.batch_size)
         publish(results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"Everything lies in {values.output_dir}; card.md tells of it."]))
     return 1 if any(result.failures for result in results.values()) else 0
@@ -128,18 +127,23 @@ def publish(results, report, page, output_dir):
         page: the card in Markdown.
         output_dir: the folder, made if need be.
     """
-    from train.run_folder import written_aside
+    from train.run_folder import CONFIG, written_aside
 
     os.makedirs(output_dir, exist_ok=True)
-    for name, result in results.items():
-        target = os.path.join(output_dir, f"{report['model']['name']}{FORMATS[name].suffix}")
-        if os.path.isdir(target):
-            shutil.rmtree(target)
-        if not result.failures:
-            os.replace(result.path, target)
-        elif os.path.exists(target):  # an earlier export's, which the new card does not tell of
-            os.remove(target)
-    for name, text in (("card.json", json.dumps(report, indent=2) + "\n"), ("card.md", page)):
+    with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output_dir) as replaced:
+        for suffix in (row.suffix for row in FORMATS.values()):  # earlier files, of which the new card does not tell
+            name = f"{report['model']['name']}{suffix}"
+            if os.path.exists(os.path.join(output_dir, name)):
+                os.replace(os.path.join(output_dir, name), os.path.join(replaced, name))
+        for result in results.values():
+            if not result.failures:
+                os.replace(result.path, os.path.join(output_dir, os.path.basename(result.path)))
+    texts = {"card.json": json.dumps(report, indent=2) + "\n", "card.md": page}
+    config = os.path.join(os.path.dirname(report["model"]["file"]), CONFIG)
+    if os.path.exists(config):  # so that evaluate.py scores these files on the run's data, split as it was
+        with open(config, encoding="utf-8") as file:
+            texts[CONFIG] = file.read()
+    for name, text in texts.items():
         with (
             written_aside(os.path.join(output_dir, name)) as aside,
             open(aside, "w", encoding="utf-8") as file,

@@ -18,7 +18,7 @@ def in_float32(model):
     def cast(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=cast)
+    copy = keras.models.clone_model(model, clone_function=cast, recursive=True)
     copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
     return copy
 
@@ -36,7 +36,7 @@ def fold_preprocessing(model):
     """
     names = [layer.name for layer in model.layers]
     first = next((name for name in names if name in ("stem_conv", "stem_conv1")), None)
-    if "preprocessing" not in names or first is None:
+    if "preprocessing" not in names or first is None or np.ndim(model.get_layer("preprocessing").scale) != 1:
         return model
     scale = np.asarray(model.get_layer("preprocessing").scale, "float64")
     offset = np.asarray(model.get_layer("preprocessing").offset, "float64")

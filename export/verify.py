@@ -8,7 +8,7 @@ import numpy as np
 
 from train import predictor
 
-# Single-image calls. The median of 50 moved by under 5 % from run to run on the machine of BUILD_NOTES.md.
+# Calls. The median of 50 moved by under 5 % from run to run on the machine of BUILD_NOTES.md.
 WARMUP_RUNS, TIMED_RUNS = 5, 50
 
 
@@ -24,7 +24,7 @@ class Evidence:
         relative_difference: max_difference over the largest absolute score of the Keras model.
         num_images: images that these four were counted on.
         bytes: size of the file, or of all files in the folder.
-        latency_ms: dict with median, p10 and p90 of one image, in milliseconds.
+        latency_ms: dict with median, p10 and p90 of one call, in milliseconds.
         operators: dict from operator to how many the file has; empty for a SavedModel.
         custom_operators: names of operators that a plain LiteRT runtime lacks (Flex).
     """
@@ -49,7 +49,7 @@ def gather(path, scores, expected, labels, seconds):
         scores: what the file gave, float32 (n, classes).
         expected: what the Keras model gave, float32 (n, classes).
         labels: int (n,).
-        seconds: list of single-image latencies.
+        seconds: list of latencies of a call.
     Returns:
         `Evidence`.
     """

@@ -5,8 +5,6 @@ import re
 
 import keras
 
-from keras_resnet import blocks
-
 PYRAMID_LEVELS = ("C2", "C3", "C4", "C5")  # 4, 8, 16 and 32 input pixels per pixel
 
 
@@ -30,7 +28,7 @@ def count_flops(model):
         if getattr(layer, "kernel", None) is None:
             continue
         shape = list(layer.output.shape[1:])
-        shape.pop(blocks.channel_axis() if len(shape) == 3 else -1)
+        shape.pop(0 if getattr(layer, "data_format", "channels_last") == "channels_first" else -1)
         if None in shape:
             raise ValueError(
                 "Multiply-adds depend on the image's size. Expected a model with known height and "

@@ -103,6 +103,11 @@ def _make_builder(title, variant):
         _check_choice(title, "output_stride", output_stride, variant.output_strides)
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
+        if zero_init_residual and (shortcut is None or variant.preactivation):
+            raise ValueError(
+                f"{title}: zero_init_residual needs residual branches that end in a batch normalization, behind a "
+                "shortcut. Received: zero_init_residual=True. Leave it out."
+            )
         with _opened(title, weights) as (source, row, preprocessing):
             options = blocks.BlockOptions(
                 shortcut=shortcut,
@@ -149,7 +154,7 @@ def allow_depth(num_blocks):
     `load_model`, `clone_model` and every new `keras.Model` on the net walk it again.
 
     Args:
-        num_blocks: residual blocks in the net; each has at most 10 layers.
+        num_blocks: residual blocks in the net; each has fewer than 20 layers.
     """
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 20 * num_blocks))
 
@@ -241,6 +246,8 @@ def _inputs(size, variant, input_tensor, input_shape):
         return input_tensor
     if input_shape is None:
         input_shape = (size, size, 3) if blocks.channel_axis() == -1 else (3, size, size)
+    if not isinstance(input_shape, (tuple, list)):
+        raise ValueError(f"input_shape must be a tuple of height, width and channels. Received: {input_shape!r}.")
     _check_shape(variant, tuple(input_shape))
     return keras.Input(tuple(input_shape), name="image")
 
@@ -292,7 +299,7 @@ def _check_choice(title, argument, value, allowed):
 def _check_head(classes, dropout):
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes must be a whole number of at least 1. Received: classes={classes!r}.")
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be a rate from 0 up to, not including, 1. Received: {dropout!r}.")
 
 

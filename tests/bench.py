@@ -22,6 +22,7 @@ import keras_resnet  # noqa: E402
 from train import config, data, loop, network  # noqa: E402
 
 ROUNDS = 7
+OVER = []  # a bool a row: whether its limit is exceeded
 
 
 def timed(function):
@@ -31,10 +32,16 @@ def timed(function):
     return time.perf_counter() - start
 
 
+def judged(holds):
+    """A verdict, counted for the exit code."""
+    OVER.append(not holds)
+    return "ok" if holds else "OVER"
+
+
 def report(title, ours, theirs, limit):
     """Prints one row from the seconds of each round."""
     ratios = np.array(ours) / np.array(theirs)
-    verdict = "ok" if np.median(ratios) <= limit else "OVER"
+    verdict = judged(np.median(ratios) <= limit)
     print(
         f"{title:<58} ours {np.median(ours) * 1000:8.1f} ms  theirs {np.median(theirs) * 1000:8.1f} ms  "
         f"ratio {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}), limit {limit}  {verdict}, "
@@ -75,7 +82,9 @@ def step():
     before = resident_mb()
     for _ in range(5):
         run_ours()
-    print(f"memory after 200 further steps: {resident_mb() - before:+.0f} MB of {before:.0f} MB", flush=True)
+    grown = resident_mb() - before
+    verdict = judged(grown <= 20)  # a leak of one batch a step would be 80 MB
+    print(f"memory after 200 further steps: {grown:+.0f} MB of {before:.0f} MB, limit 20  {verdict}", flush=True)
 
 
 def resident_mb():
@@ -122,7 +131,8 @@ def loading():
         seconds = [[run[0] for run in row] for row in runs]
         report("loading ResNet152, .safetensors against their .h5", *zip(*seconds, strict=True), limit=1.3)
         grown, size = np.median([row[0][1] for row in runs]), os.path.getsize(ours) / 2**20
-        print(f"peak memory of loading: {grown / size:.2f} times the file's {size:.0f} MiB, limit 2.2", flush=True)
+        verdict = judged(grown / size <= 2.2)
+        print(f"peak memory of loading: {grown / size:.2f} times the file's {size:.0f} MiB, limit 2.2  {verdict}")
 
 
 def _fresh(script):
@@ -141,7 +151,8 @@ def importing():
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(5)
     ]
     added = sorted(1000 * float(done.stdout) for done in runs)
-    print(f"import keras_resnet adds {added[2]:.1f} ms ({added[0]:.1f} to {added[-1]:.1f}), limit 50, n=5", flush=True)
+    verdict = judged(added[2] <= 50)
+    print(f"import keras_resnet adds {added[2]:.1f} ms ({added[0]:.1f} to {added[-1]:.1f}), limit 50, n=5  {verdict}")
 
 
 def images():
@@ -173,3 +184,4 @@ if __name__ == "__main__":
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")
     for bench in sys.argv[1:] or BENCHES:
         BENCHES[bench]()
+    sys.exit(any(OVER))

@@ -44,7 +44,7 @@ def run(*arguments, code=0, **options):
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
-    """Run folder of ResNet8, two epochs on the digits, two replicas, by the real command."""
+    """Run folder of ResNet8, four epochs on the digits, two replicas, by the real command."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
     done = run(
         "train/main.py",

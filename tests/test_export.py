@@ -12,7 +12,7 @@ import pytest
 from conftest import run
 
 import keras_resnet
-from export import card, convert, formats, pipeline, rebuild, verify
+from export import card, convert, formats, pipeline, rebuild, saved_model, verify
 from train import data, predictor, scoring
 
 
@@ -130,8 +130,12 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
     assert written == ["card.json", "card.md", "resnet8_float32.tflite"]
     report = read_card(tmp_path / "out")["artifacts"]
     assert report["int8"]["file"] is None
-    assert report["int8"]["failures"]
+    assert any("top-1 falls by" in failure for failure in report["int8"]["failures"])
     assert report["float32"]["failures"] == []
+    run("export/main.py", *flags, f"--output_dir={tmp_path}/2", "--formats=int8", "--max_top1_drop=100", code=1)
+    failures = read_card(tmp_path / "2")["artifacts"]["int8"]["failures"]
+    assert failures  # of agreement
+    assert not any("top-1 falls by" in failure for failure in failures)
 
 
 @pytest.mark.unit
@@ -183,8 +187,6 @@ def test_folding_the_preprocessing_changes_no_logit(digits_run):
 @pytest.mark.contract
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "ResNet50V2", "PlainNet20", "ResNet20"])
 def test_float32_files_of_every_family_equal_the_keras_model(tmp_path, name):
-    from export import saved_model
-
     model = golden.build(name)
     images = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("uint8")
     saved_model.write(rebuild.in_float32(model), str(tmp_path / "fixed"), 1)
@@ -213,6 +215,41 @@ def test_a_format_that_does_not_convert_is_reported(digits_run, tmp_path):
     result = pipeline.produce("float32", model, str(tmp_path), examination, 0.5)  # nothing was staged
     assert result.path is None
     assert "child process" in result.failures[0]
+
+
+@pytest.mark.smoke
+def test_a_saved_model_is_scored_from_its_files(digits_run, tmp_path, monkeypatch):
+    """What cannot be loaded in a fresh process is not published, however well the model in memory scores."""
+    write = saved_model.write
+
+    def write_and_damage(model, path, batch_size=None):
+        write(model, path, batch_size)
+        for file in (pathlib.Path(path) / "variables").iterdir():
+            file.write_bytes(file.read_bytes()[:100])
+
+    model = predictor.load_keras(str(digits_run / "model.keras"))
+    examination = pipeline.examine_keras(model, data.load("digits"), 20)
+    monkeypatch.setattr(saved_model, "write", write_and_damage)
+    result = pipeline.produce("saved_model", model, str(tmp_path), examination, 0.5)
+    assert result.failures
+
+
+@pytest.mark.smoke
+def test_exported_files_are_scored_on_their_runs_data(digits_export):
+    card_top1 = read_card(digits_export)["artifacts"]["float32"]["top1"]
+    (file,) = digits_export.glob("*_float32.tflite")
+    assert f"top-1 {card_top1:.2%}" in run("train/evaluate.py", f"--model={file}").stdout
+    run("train/evaluate.py", f"--model={file}", "--split=validation")
+
+
+@pytest.mark.smoke
+def test_what_an_earlier_export_left_goes_when_the_card_is_new(digits_run, tmp_path):
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out"]
+    run("export/main.py", *flags, "--formats=float16,saved_model")
+    (tmp_path / "out" / "mine.txt").write_text("a user's file")
+    run("export/main.py", *flags, "--formats=float32", "--overwrite")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["card.json", "card.md", "config.json", "mine.txt", "resnet8_float32.tflite"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from train import config, data, loop, network
+from train import config, data, loop, network, predictor, scoring
 
 
 def make(**fields):
@@ -22,7 +22,7 @@ def train(options, source, model, optimizer, callbacks=()):
 
 @pytest.fixture(scope="module")
 def by_strategy(tmp_path_factory):
-    """Variables, logs and totals after four steps, by (strategy, batch norm, steps per execution)."""
+    """Variables, logs and totals after three steps, by (strategy, batch norm, steps per execution)."""
     folder = tmp_path_factory.mktemp("replicas")
     results = {}
     for case in (
@@ -165,3 +165,53 @@ def test_training_is_the_same_from_run_to_run():
         train(options, source, model, optimizer)
         results.append(model.get_weights())
     assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("label_smoothing", 0.3),
+        ("weight_decay", 0.1),
+        ("crop_padding", 2),
+        ("flip", True),
+        ("momentum", 0.5),
+        ("nesterov", False),
+        ("learning_rate", 0.05),
+        ("seed", 1),
+    ],
+)
+def test_fit_hears_every_field_of_a_recipe(field, value, first_steps):
+    """Two steps of one epoch end elsewhere when the field is another."""
+    changed = _two_steps(**{field: value})
+    assert max(np.abs(one - other).max() for one, other in zip(changed, first_steps, strict=True)) > 1e-5
+
+
+@pytest.fixture(scope="module")
+def first_steps():
+    weights = _two_steps()
+    again = _two_steps()  # so that the test above can fail
+    assert max(np.abs(one - other).max() for one, other in zip(weights, again, strict=True)) < 1e-6
+    return weights
+
+
+def _two_steps(**fields):
+    keras.utils.set_random_seed(0)
+    base = {"epochs": 1, "warmup_epochs": 0.0, "schedule": "constant", "batch_size": 600, "weight_decay": 0.0}
+    options, source, model, optimizer = make(**base | {"label_smoothing": 0.0, "crop_padding": 0} | fields)
+    train(options, source, model, optimizer)
+    return model.get_weights()
+
+
+@pytest.mark.unit
+def test_images_that_fill_a_batch_count_neither_as_hits_nor_as_loss():
+    _, source, model, _ = make()
+    head = model.get_layer("predictions")
+    head.bias.assign(10.0 * np.eye(10)[0])  # whatever stands in a padded image is class 0, the label it carries
+    batches = data.evaluation_batches(source, "validation", 100)
+    totals = loop.make_test_steps(tf.distribute.get_strategy(), model)(iter(batches), tf.constant(2))
+    images, labels, _ = data.arrays(source, "validation")
+    expected = scoring.score(predictor.from_keras(model).predict(images), labels)
+    found = loop.means(totals)
+    assert found["accuracy"] == pytest.approx(expected.top1, abs=1e-6)
+    assert found["loss"] == pytest.approx(expected.loss, rel=1e-5)

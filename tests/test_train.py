@@ -62,9 +62,10 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(digits_run):
 
 
 @pytest.mark.smoke
-def test_a_run_repeats_from_its_config_and_resumes_after_kill_9(tmp_path):
+@pytest.mark.parametrize("strategy", ["default", "mirrored"])
+def test_a_run_repeats_from_its_config_and_resumes_after_kill_9(strategy, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run("train/main.py", *SHORT, f"--workdir={whole}")
+    run("train/main.py", *SHORT, f"--strategy={strategy}", f"--workdir={whole}")
     command = [sys.executable, "train/main.py", f"--config={whole}/config.json", f"--workdir={killed}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(killed.glob("checkpoints/epoch-*.npz")):
@@ -215,7 +216,7 @@ def test_other_images_and_classes_adapt_and_say_so(digits_run, tmp_path):
     assert done.stderr.startswith("Warning: The file's images have 1 channels and the model's 3")
     assert done.stderr.count("\n") == 1
     done = run("train/main.py", *flags, "--weights=nowhere.h5", f"--workdir={tmp_path}/other", code=2)
-    assert done.stderr.startswith("Error: The weights file does not exist.")
+    assert done.stderr.startswith("Error: The weights do not exist.")
 
 
 @pytest.mark.smoke
@@ -248,3 +249,39 @@ def test_folders_named_by_wnid_take_imagenets_order(tmp_path):
 def test_a_configuration_of_other_types_is_refused(field, value, text):
     with pytest.raises(ValueError, match=f"Expected {field} to be of type {text}"):
         config.make({field: value})
+
+
+@pytest.mark.unit
+def test_what_is_written_aside_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+
+    def interrupted():
+        with run_folder.written_aside(str(path)) as aside, open(aside, "w") as file:
+            file.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "before"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("flag", ["--batch_size=2000", "--model=ResNet50"])
+def test_a_refused_start_leaves_no_run_behind(flag, tmp_path):
+    done = run("train/main.py", flag, f"--workdir={tmp_path}/run", code=2)
+    assert done.stderr.startswith("Error: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.smoke
+def test_another_recipe_replaces_the_files_fields(tmp_path):
+    (tmp_path / "config.json").write_text(config.to_json(config.make({"data": "digits", "epochs": 3})))
+    script = (
+        "import sys; from absl import flags; from train import config\n"
+        "config.define_flags(); flags.FLAGS(sys.argv); print(config.to_json(config.from_flags(flags.FLAGS)))"
+    )
+    printed = run("-c", script, f"--config={tmp_path}/config.json", "--recipe=cifar_fast").stdout
+    found = json.loads(printed)
+    assert (found["recipe"], found["batch_size"], found["epochs"], found["data"]) == ("cifar_fast", 128, 10, "digits")

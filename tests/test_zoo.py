@@ -237,6 +237,55 @@ def test_channels_first_has_the_same_weights_and_shapes(name):
     assert keras_resnet.count_flops(first) == keras_resnet.count_flops(last)
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "last"), [("ResNet20", "bn2"), ("ResNet50", "bn3")])
+def test_zeroed_gammas_make_every_block_its_shortcut(name, last):
+    model = keras_resnet.build(name, weights=None, zero_init_residual=True, input_shape=(32, 32, 3))
+    gammas = {layer.name: np.unique(layer.gamma) for layer in model.layers if hasattr(layer, "gamma")}
+    assert {key for key, values in gammas.items() if values.tolist() == [0]} == {
+        key for key in gammas if key.endswith(last) and "block" in key
+    }
+
+
+@pytest.mark.unit
+def test_multiply_adds_do_not_depend_on_a_later_setting():
+    model = keras_resnet.ResNet20()
+    before = keras_resnet.count_flops(model)
+    keras.config.set_image_data_format("channels_first")
+    assert keras_resnet.count_flops(model) == before
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["ResNet50V2", "ResNet50D", "SEResNet50", "ResNeXt50_32x4d", "ResNet8", "PlainNet20"])
+def test_every_weight_of_a_net_comes_back_from_its_file(name, tmp_path):
+    model = keras_resnet.build(name, weights=None)
+    golden.seed_weights(model)
+    model.save_weights(tmp_path / "w.weights.h5")
+    again = keras_resnet.build(name, weights=tmp_path / "w.weights.h5")
+    assert all(map(np.array_equal, again.get_weights(), model.get_weights()))
+
+
+@pytest.mark.contract
+def test_channels_first_is_the_same_net():
+    script = (
+        "import golden, keras, numpy as np\n"
+        "expected = [golden.logits(golden.build(case)) for case in ('ResNet20', 'ResNet18')]\n"
+        "keras.config.set_image_data_format('channels_first')\n"
+        "import keras_resnet\n"
+        "for case, old in zip(('ResNet20', 'ResNet18'), expected):\n"
+        "    size = 32 if case == 'ResNet20' else 64\n"
+        "    net = keras_resnet.build(case, weights=None, input_shape=(3, size, size + 8), classes=10,\n"
+        "                             classifier_activation=None)\n"
+        "    golden.seed_weights(net)\n"
+        "    images = np.random.default_rng(0).standard_normal((2, size, size + 8, 3)).astype('float32')\n"
+        "    found = keras.ops.convert_to_numpy(net(images.transpose(0, 3, 1, 2), training=False))\n"
+        "    print(np.abs(found - old).max() / np.abs(old).max())"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = run("-c", script, env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": path})
+    assert max(map(float, done.stdout.split())) < golden.TOLERANCE
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "ResNet50V2", "PlainNet34"])
 def test_feature_pyramid_has_strides_4_to_32(name):
@@ -349,6 +398,10 @@ BAD_ARGUMENTS = {
     "tensor": (lambda: keras_resnet.ResNet20(input_tensor=np.zeros((1, 32, 32, 3))), "Received: ndarray"),
     "pooling": (lambda: keras_resnet.ResNet20(pooling="sum"), "pooling must be one of"),
     "classes": (lambda: keras_resnet.ResNet20(classes=0), "Received: classes=0"),
+    "dropout type": (lambda: keras_resnet.ResNet20(dropout="x"), "Received: 'x'"),
+    "shape type": (lambda: keras_resnet.ResNet20(input_shape=32), "a tuple of height, width and channels"),
+    "zero gammas of a plain net": (lambda: keras_resnet.PlainNet20(zero_init_residual=True), "residual branches"),
+    "zero gammas of V2": (lambda: keras_resnet.ResNet50V2(weights=None, zero_init_residual=True), "Leave it out"),
     "dropout": (lambda: keras_resnet.ResNet20(dropout=1.0), "Received: 1.0"),
     "imagenet": (lambda: keras_resnet.ResNet200(weights="imagenet"), "no published ImageNet weights of ResNet200"),
     "output_stride": (lambda: keras_resnet.ResNet50(weights=None, output_stride=4), "must be one of 32, 16, 8"),

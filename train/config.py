@@ -68,6 +68,8 @@ def from_flags(values):
     """
     chosen = read(values.config) if values.config else {}
     names = [field.name for field in dataclasses.fields(Config)]
+    if values.recipe and values.recipe != chosen.get("recipe"):  # another recipe: the file's fields of its own go
+        chosen = {name: value for name, value in chosen.items() if name not in recipes.Recipe.__dataclass_fields__}
     chosen |= {name: values[name].value for name in names if values[name].value is not None}
     return make(chosen)
 

@@ -105,7 +105,13 @@ def load_for_model(model_path, image_shape, spec=None, **options):
         ValueError: if there is neither a spec nor a run's configuration, or the source cannot be opened.
     """
     path = os.path.join(os.path.dirname(model_path), "config.json")
-    run = configs.make(configs.read(path)) if os.path.isfile(model_path) and os.path.exists(path) else None
+    run = None
+    if os.path.isfile(model_path) and os.path.exists(path):
+        try:
+            run = configs.make(configs.read(path))
+        except ValueError:
+            if spec is None:  # otherwise it may be another program's, and is not needed
+                raise
     if spec is None and run is None:
         raise ValueError(
             f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
@@ -129,6 +135,21 @@ def find_split(source, name):
     return source.splits[name]
 
 
+def num_training_batches(source, batch_size):
+    """Whole batches in the training split, at least one.
+
+    Raises:
+        ValueError: if there are fewer images than one batch.
+    """
+    num_images = find_split(source, "train").num_images
+    if num_images < batch_size:
+        raise ValueError(
+            f"Expected at least one batch of training images. Received: batch_size={batch_size}, and "
+            f"{num_images} images in {source.name}. Use a smaller --batch_size."
+        )
+    return num_images // batch_size
+
+
 def training_batches(source, batch_size, *, seed, epoch, crop_padding=0, flip=False):
     """Batches of one epoch, shuffled and augmented; the last images that fill no batch are left out.
 
@@ -146,12 +167,8 @@ def training_batches(source, batch_size, *, seed, epoch, crop_padding=0, flip=Fa
     Raises:
         ValueError: if there are fewer images than one batch.
     """
+    num_training_batches(source, batch_size)
     split = find_split(source, "train")
-    if split.num_images < batch_size:
-        raise ValueError(
-            f"Expected at least one batch of training images. Received: batch_size={batch_size}, and "
-            f"{split.num_images} images in {source.name}. Use a smaller --batch_size."
-        )
     order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     draws = np.random.default_rng([seed, epoch, 1]).random((split.num_indices, 3), dtype="float32")
     draws = tf.constant(draws)
@@ -195,7 +212,7 @@ def evaluation_batches(source, split, batch_size):
 
 
 def arrays(source, split, limit=None):
-    """Images and labels of a split as arrays, spread evenly over it where a limit is given.
+    """Images and labels of a split as arrays; with a limit every so-manieth, from the first.
 
     Args:
         source: `Source`.

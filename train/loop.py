@@ -177,7 +177,7 @@ def fit(strategy, model, optimizer, source, config, callbacks, initial_epoch=0):
 
 def num_steps(source, config):
     """Optimizer steps in one epoch."""
-    return data.find_split(source, "train").num_images // config.batch_size
+    return data.num_training_batches(source, config.batch_size)
 
 
 def means(totals):

@@ -20,7 +20,7 @@ def main(argv):
     strategies.check_batch_size(config.batch_size, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
     source = data.load_for_run(config)
-    run_folder.open_run(config)
+    run_folder.check_same(config)
     if run_folder.is_finished(config):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")
         return
@@ -28,6 +28,7 @@ def main(argv):
     with strategy.scope():
         model = network.build(config, source)
         optimizer = network.build_optimizer(config, model, steps)
+    run_folder.open_run(config)  # after all that can be refused
     variables = model.variables + optimizer.variables
     epochs_done, history = run_folder.restore(config, variables)
     print(describe(config, source, strategy, model, epochs_done), flush=True)
@@ -36,6 +37,7 @@ def main(argv):
         callbacks.Keeper(config, variables, history),
     ]
     loop.fit(strategy, model, optimizer, source, config, watchers, initial_epoch=epochs_done)
+    run_folder.write_history(config, history)
     run_folder.write_curve(config, history)
     run_folder.save_model(config, model)
     print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")

@@ -10,6 +10,7 @@ import numpy as np
 
 import train
 
+NUM_THREADS = 2  # of the LiteRT interpreter
 RECURSION_LIMIT = 30_000  # ResNet-1202: Keras walks a net by recursion, see keras_resnet.resnet.allow_depth
 
 
@@ -28,7 +29,7 @@ class Predictor:
     num_classes: int
 
 
-def load(path, num_threads=2):
+def load(path, num_threads=NUM_THREADS):
     """Opens a `.keras` or `.tflite` file for prediction.
 
     Args:
@@ -98,7 +99,7 @@ def from_keras(model):
     )
 
 
-def from_tflite(path, num_threads=2):
+def from_tflite(path, num_threads=NUM_THREADS):
     """`Predictor` of a LiteRT file: quantizes the input and dequantizes the output where the file asks for it."""
     interpreter = open_tflite(path, num_threads)
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -118,7 +119,7 @@ def from_tflite(path, num_threads=2):
     return Predictor(predict, tuple(int(side) for side in inputs["shape"][1:]), int(outputs["shape"][-1]))
 
 
-def open_tflite(path, num_threads=2):
+def open_tflite(path, num_threads=NUM_THREADS):
     """LiteRT interpreter of an image classifier, tensors allocated.
 
     Raises:

@@ -37,8 +37,8 @@ def written_aside(path):
             os.remove(aside)
 
 
-def open_run(config):
-    """Makes the run folder, or checks that the one there is of the same run.
+def check_same(config):
+    """Checks that a run folder that is there already is of the same run.
 
     Args:
         config: `train.config.Config`.
@@ -55,6 +55,17 @@ def open_run(config):
                 f"The run folder holds another run. Expected the same configuration as in {path}. "
                 f"Received: {changes}. Choose another --workdir, or delete that one."
             )
+
+
+def open_run(config):
+    """Makes the run folder with its `config.json`.
+
+    Args:
+        config: `train.config.Config`.
+    Raises:
+        ValueError: if it cannot be written.
+    """
+    path = os.path.join(config.workdir, CONFIG)
     try:
         with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
             file.write(configs.to_json(config))

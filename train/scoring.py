@@ -26,14 +26,13 @@ class Scores:
     num_images: int
 
 
-def predict(predictor, source, split, limit=None):
+def predict(predictor, source, split):
     """Runs a predictor over a split.
 
     Args:
         predictor: `train.predictor.Predictor`.
         source: `train.data.Source`.
         split: "train", "validation" or "test".
-        limit: most images to score, or None for all.
     Returns:
         Logits or probabilities float32 (n, classes) and labels int64 (n,).
     Raises:
@@ -45,9 +44,7 @@ def predict(predictor, source, split, limit=None):
         real = batch["weight"] > 0
         outputs.append(predictor.predict(batch["image"][real]))
         labels.append(batch["label"][real])
-        if limit is not None and sum(map(len, labels)) >= limit:
-            break
-    return np.concatenate(outputs)[:limit], np.concatenate(labels)[:limit]
+    return np.concatenate(outputs), np.concatenate(labels)
 
 
 def check_fits(predictor, source):

@@ -77,7 +77,7 @@ def _digits(name, image_size):
 
 
 def _synthetic(name, image_size):
-    """512 random images of 32 x 32 in 10 classes, told apart by their mean colour: for tests and speed."""
+    """640 random images of 32 x 32 in 10 classes, told apart by their mean colour: for tests and speed."""
     rng = np.random.default_rng(0)
     labels = np.arange(640) % 10
     colours = rng.integers(64, 192, (10, 1, 1, 3))
@@ -141,7 +141,14 @@ def _folder(path, image_size, preprocessing, class_index):
             f"Expected folders {path}/train/CLASS and {path}/validation/CLASS with images in them. "
             f"Received: --data=folder:{path}, which has neither."
         )
-    class_names = sorted({entry.name for folder in splits.values() for entry in os.scandir(folder) if entry.is_dir()})
+    class_names = sorted(
+        {
+            entry.name
+            for folder in splits.values()
+            for entry in os.scandir(folder)
+            if entry.is_dir() and entry.name[0] != "."
+        }
+    )
     if class_index:
         wnids = [wnid for wnid, _ in read_class_index(class_index)]
         unknown = sorted({*class_names} - {*wnids})
