@@ -400,6 +400,17 @@ def test_rows_that_users_expect_are_there(capsys):
     assert "ResNet50" not in printed
 
 
+def test_the_readme_shows_the_table():
+    readme = (ROOT / "README.md").read_text()
+    for row in WEIGHTS.values():
+        mark, steps = " *" if row is published.best(row.variant) else "", row.preprocessing
+        assert (
+            f"| {row.variant} | `{row.tag}`{mark} | {row.top1:.2f} | {row.top5:.2f} | {steps.resize}, {steps.crop} "
+            f"{steps.interpolation} | {row.licence} |"
+        ) in readme, row
+    assert readme.count("_in1k` ") == len(WEIGHTS)
+
+
 def test_a_tag_fixes_the_architecture():
     with pytest.raises(ValueError, match=r"trained with stride_in='1x1'. Received: stride_in='3x3'"):
         _with_file_by_hand("ResNet50", "keras_in1k", stride_in="3x3")
