@@ -1,11 +1,13 @@
 """Sources and batches: every image once, the same from run to run, whatever the batch."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_resnet.preprocessing import Preprocessing
 from train import data, sources
 
 
@@ -32,6 +34,19 @@ def photographs(tmp_path):
                 (folder / f"{number}.{'png' if number == 1 else 'JPEG'}").write_bytes(encoded.numpy())
             (folder / "notes.txt").write_text("not an image")
     return tmp_path
+
+
+@pytest.mark.unit
+def test_files_of_published_weights_are_scored_on_images_resized_as_their_card_says(photographs, tmp_path):
+    steps = Preprocessing(60, 48, "bicubic")
+    (tmp_path / "net.tflite").write_bytes(b"")
+    (tmp_path / "card.json").write_text(json.dumps({"data": {"preprocessing": dataclasses.asdict(steps)}}))
+    source = data.load_for_model(str(tmp_path / "net.tflite"), (48, 48, 3), f"folder:{photographs}")
+    expected = data.load(f"folder:{photographs}", preprocessing=steps)
+    other = data.load(f"folder:{photographs}", image_size=48)
+    found, same, different = (data.arrays(each, "validation")[0] for each in (source, expected, other))
+    assert np.array_equal(found, same)
+    assert not np.array_equal(found, different)
 
 
 @pytest.mark.unit

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import weights as published
+from keras_resnet.preprocessing import Preprocessing
 from train import config as configs
 from train.sources import DEFAULT_PREPROCESSING, SOURCES
 
@@ -118,8 +119,17 @@ def load_for_model(model_path, image_shape, spec=None, **options):
             f"Received: neither, with {model_path}."
         )
     given = {name: value for name, value in options.items() if value is not None}
-    options = (_options_of(run) if run else {}) | given
+    options = (_options_of(run) if run else _options_of_card(model_path)) | given
     return load(spec or run.data, image_size=image_shape[0] or 0, **options)
+
+
+def _options_of_card(model_path):
+    """How images were resized for an exported file of published weights: its card.json says so."""
+    path = os.path.join(os.path.dirname(model_path), "card.json")
+    if not (os.path.isfile(model_path) and os.path.exists(path)):
+        return {}
+    resized = configs.read(path).get("data", {}).get("preprocessing")
+    return {"preprocessing": Preprocessing(**resized)} if resized else {}
 
 
 def find_split(source, name):
