@@ -24,7 +24,9 @@ flags.DEFINE_integer("calibration_images", 100, "training images for calibration
 flags.DEFINE_integer("eval_images", 5000, "most test images to check a file on", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "images a call of the .tflite files", lower_bound=1)
 flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1 that a file may lose", lower_bound=0)
-flags.DEFINE_bool("overwrite", False, "replace files of the same names in output_dir")
+flags.DEFINE_bool(
+    "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
+)
 
 
 def main(argv):
@@ -63,7 +65,7 @@ def check_flags(argv, values):
     if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:
         raise ValueError(
             f"The output folder is not empty. Expected a new or empty one. Received: {values.output_dir}. "
-            "Pass --overwrite to replace files of the same names in it."
+            "Pass --overwrite to replace the earlier export in it."
         )
 
 

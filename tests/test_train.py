@@ -285,3 +285,31 @@ def test_another_recipe_replaces_the_files_fields(tmp_path):
     printed = run("-c", script, f"--config={tmp_path}/config.json", "--recipe=cifar_fast").stdout
     found = json.loads(printed)
     assert (found["recipe"], found["batch_size"], found["epochs"], found["data"]) == ("cifar_fast", 128, 10, "digits")
+
+
+@pytest.mark.smoke
+def test_a_run_that_diverges_stops_and_keeps_no_model(tmp_path):
+    flags = ["--model=ResNet8", "--learning_rate=1e9", "--epochs=2", "--warmup_epochs=0", f"--workdir={tmp_path}/run"]
+    done = run("train/main.py", *flags, code=2)
+    assert "The loss is not finite in epoch 1" in done.stderr
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.unit
+def test_scores_that_are_no_numbers_are_misses():
+    outputs = np.array([[np.nan, np.nan], [1.0, 0.0]])
+    found = scoring.score(outputs, np.array([0, 0]))
+    assert (found.top1, found.top5) == (0.5, 0.5)
+
+
+@pytest.mark.smoke
+def test_an_interrupted_run_says_so_in_one_line(tmp_path):
+    command = [sys.executable, "train/main.py", "--model=ResNet8", "--epochs=500", f"--workdir={tmp_path}/run"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob("checkpoints/epoch-*.npz")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "Interrupted. The same command goes on from what is written.\n"

@@ -49,5 +49,8 @@ def run(main):
         except (ValueError, OSError, ImportError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("Interrupted. The same command goes on from what is written.", file=sys.stderr)
+            return 130
 
     app.run(guarded)

@@ -1,5 +1,6 @@
 """Keras callbacks of a run: progress on the screen, checkpoint and history after each epoch."""
 
+import math
 import sys
 
 import keras
@@ -53,7 +54,13 @@ class Keeper(keras.callbacks.Callback):
         self.history = history
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps what the epoch brought."""
+        """Keeps what the epoch brought, unless the loss is no number any more."""
+        if not math.isfinite(logs["loss"]):
+            raise ValueError(
+                f"The loss is not finite in epoch {epoch + 1}. Expected a run that converges. Received: "
+                f"--learning_rate={self.config.learning_rate}. Lower it; checkpoints of the epochs before are kept in "
+                f"{self.config.workdir}."
+            )
         self.history.append(dict(logs))
         run_folder.save_checkpoint(self.config, self.variables, epoch + 1, self.history)
         run_folder.write_history(self.config, self.history)

@@ -1,6 +1,7 @@
 """The configuration of a run: one flat, frozen, printable dataclass; flags are made from its fields."""
 
 import dataclasses
+import difflib
 import json
 import os
 
@@ -133,7 +134,9 @@ def to_json(config):
 
 def _check(name, value, allowed):
     if value not in allowed:
-        raise ValueError(f"Expected {name} to be one of {', '.join(allowed)}. Received: --{name}={value}.")
+        nearest = difflib.get_close_matches(str(value), allowed, n=3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        raise ValueError(f"Expected {name} to be one of {', '.join(allowed)}. Received: --{name}={value}.{hint}")
 
 
 def _check_ranges(config):
@@ -152,5 +155,5 @@ def _check_ranges(config):
     if config.warmup_epochs >= config.epochs:
         raise ValueError(
             f"Expected warmup_epochs to end before the run does. Received: --warmup_epochs={config.warmup_epochs} "
-            f"and --epochs={config.epochs}."
+            f"and --epochs={config.epochs}. Pass a smaller --warmup_epochs, such as 0."
         )

@@ -115,7 +115,8 @@ def load_for_model(model_path, image_shape, spec=None, **options):
                 raise
     if spec is None and run is None:
         raise ValueError(
-            f"Which images? Expected --data (such as digits or tfds:cifar10), or a config.json beside the model. "
+            "Which images? Expected --data (of the exporter: --eval_data and --calibration_data), such as digits or "
+            "tfds:cifar10, or a config.json beside the model. "
             f"Received: neither, with {model_path}."
         )
     given = {name: value for name, value in options.items() if value is not None}

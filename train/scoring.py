@@ -96,11 +96,13 @@ def per_class(outputs, labels, class_names):
 def ranks(outputs, labels):
     """Position of each label among its image's scores, 0 for the best: int (n,).
 
-    Of equal scores the lower class is better, as in argmax, so that coarse int8 scores count fairly.
+    Of equal scores the lower class is better, as in argmax, so that coarse int8 scores count fairly. Where a score
+    is not finite the label counts as missed, beyond any top-5.
     """
     own = np.take_along_axis(outputs, labels[:, None], axis=1)
     earlier = np.arange(outputs.shape[1]) < labels[:, None]
-    return np.sum((outputs > own) | ((outputs == own) & earlier), axis=1)
+    found = np.sum((outputs > own) | ((outputs == own) & earlier), axis=1)
+    return np.where(np.isfinite(outputs).all(axis=1), found, outputs.shape[1] + 5)
 
 
 def is_probabilities(outputs):
