@@ -96,6 +96,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.unit
+def test_a_checkpoint_damaged_anywhere_is_refused_or_whole(tmp_path):
+    import keras
+
+    options = config.make({"data": "digits", "workdir": str(tmp_path)})
+    variables = [keras.Variable(np.arange(6.0).reshape(2, 3), name=name) for name in ("one", "two")]
+    run_folder.save_checkpoint(options, variables, 1, [{"loss": 1.0}])
+    (checkpoint,) = run_folder.checkpoints(options)
+    with open(checkpoint, "rb") as file:
+        content = file.read()
+    refused = 0
+    for position in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        with open(checkpoint, "wb") as file:
+            file.write(damaged)
+        try:
+            run_folder.restore(options, variables)
+        except ValueError:  # and nothing else
+            refused += 1
+        assert all(np.array_equal(variable, np.arange(6.0).reshape(2, 3)) for variable in variables)
+    assert refused > 0.5 * len(content) / 5
+
+
 @pytest.mark.smoke
 def test_a_terminal_shows_a_bar_with_images_a_second_and_time_left(tmp_path):
     primary, secondary = pty.openpty()

@@ -8,7 +8,6 @@ import csv
 import glob
 import json
 import os
-import zipfile
 
 import numpy as np
 
@@ -118,10 +117,10 @@ def restore(config, variables):
     if not found:
         return 0, []
     try:
-        with np.load(found[-1], allow_pickle=False) as stored:
+        with open(found[-1], "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = [stored[name] for name in _unique_names(variables)]
             history, epochs_done = json.loads(str(stored["history"])), int(stored["epochs_done"])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
         raise ValueError(
             f"The checkpoint is damaged or of another run. Expected one that this run wrote. Received: {found[-1]} "
             f"({error}). Delete it to go on from the one before."
