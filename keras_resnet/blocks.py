@@ -40,6 +40,7 @@ class BlockOptions:
         inner_width: filters of a bottleneck's 3x3, in multiples of the base filters.
         squeeze: channels per hidden unit of a squeeze-and-excitation gate; 0: no gate.
         pooled_shortcut: a strided projection averages 2x2 pixels instead of dropping three (ResNet-D).
+        drop_rate: share of the images, in training, for which a residual branch is left out (arXiv 1603.09382).
         dilations: of the 3x3 convolutions before and after the block's stride; they differ where
             `output_stride` took the stride away.
         kernel_initializer: makes the initializer of one layer.
@@ -53,6 +54,7 @@ class BlockOptions:
     inner_width: int = 1
     squeeze: int = 0
     pooled_shortcut: bool = False
+    drop_rate: float = 0.0
     dilations: tuple = (1, 1)
     kernel_initializer: Callable = he_normal
 
@@ -179,7 +181,7 @@ def basic_block(x, filters, strides, options, name):
     x = relu(x, name=f"{name}_relu1")
     x = conv(x, filters, 3, 1, options, dilation=after, name=f"{name}_conv2")
     x = batch_norm(x, gamma=options.last_gamma, name=f"{name}_bn2")
-    return _merge(x, shortcut, name)
+    return _merge(x, shortcut, options, name)
 
 
 def bottleneck_block(x, filters, strides, options, name):
@@ -213,7 +215,7 @@ def bottleneck_block(x, filters, strides, options, name):
     x = batch_norm(x, gamma=options.last_gamma, name=f"{name}_bn3")
     if options.squeeze:
         x = _squeeze_and_excite(x, options, name)
-    return _merge(x, shortcut, name)
+    return _merge(x, shortcut, options, name)
 
 
 def preactivation_block(x, filters, strides, options, name):
@@ -246,6 +248,7 @@ def preactivation_block(x, filters, strides, options, name):
     x = batch_norm(x, name=f"{name}_bn2")
     x = relu(x, name=f"{name}_relu2")
     x = conv(x, expanded, 1, 1, options, use_bias=True, name=f"{name}_conv3")
+    x = _drop_branch(x, options, name)
     return keras.layers.Add(name=f"{name}_out")([shortcut, x])
 
 
@@ -296,7 +299,15 @@ def _pad_channels(x, filters, name):
     return keras.layers.ZeroPadding2D(padding, data_format=data_format, name=f"{name}_shortcut_pad")(x)
 
 
-def _merge(x, shortcut, name):
+def _drop_branch(x, options, name):
+    """Zeros for whole images in training, the others scaled up, so that the mean stays (arXiv 1603.09382)."""
+    if not options.drop_rate:
+        return x
+    return keras.layers.Dropout(options.drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
+
+
+def _merge(x, shortcut, options, name):
     if shortcut is not None:
+        x = _drop_branch(x, options, name)
         x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return relu(x, name=f"{name}_out")

@@ -46,6 +46,8 @@ _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), 
         stride_in: the bottleneck's strided convolution, one of {strides_in} ("3x3" is "v1.5"). None:
             what the weights were trained with, the first of these without weights.
         dropout: rate before the classifier, 0 to 1.
+        stochastic_depth: rate at which the last residual branch is left out in training, image by image; it rises
+            from 0 in proportion to depth (arXiv 1603.09382).
         zero_init_residual: start each residual branch's last gamma at zero (arXiv 1706.02677).
         output_stride: input pixels per pixel of the last map, one of {output_strides}: beyond it strides become
             dilations, with the same weights, for segmentation (arXiv 1606.00915, section 3.1).
@@ -94,6 +96,7 @@ def _make_builder(title, variant):
         shortcut=variant.shortcuts[0],
         stride_in=None,
         dropout=0.0,
+        stochastic_depth=0.0,
         zero_init_residual=False,
         output_stride=variant.total_strides,
         include_preprocessing=False,
@@ -103,6 +106,12 @@ def _make_builder(title, variant):
         _check_choice(title, "output_stride", output_stride, variant.output_strides)
         _check_choice(title, "pooling", pooling, (None, *POOLING_LAYERS))
         _check_head(classes, dropout)
+        _check_rate("stochastic_depth", stochastic_depth)
+        if stochastic_depth and shortcut is None:
+            raise ValueError(
+                f"{title}: stochastic_depth needs shortcuts, which a plain net has not. "
+                f"Received: stochastic_depth={stochastic_depth}. Leave it out."
+            )
         if zero_init_residual and (shortcut is None or variant.preactivation):
             raise ValueError(
                 f"{title}: zero_init_residual needs residual branches that end in a batch normalization, behind a "
@@ -113,6 +122,7 @@ def _make_builder(title, variant):
                 shortcut=shortcut,
                 stride_in=_stride_in(title, stride_in, source, row),
                 zero_init_residual=zero_init_residual,
+                drop_rate=stochastic_depth,
                 kernel_initializer=keras.initializers.Zeros if source else blocks.he_normal,
                 **{field: getattr(variant, field) for field in _SHARED_FIELDS},
             )
@@ -162,7 +172,7 @@ def allow_depth(num_blocks):
 def _feature_map(variant, x, options, output_stride):
     """Stem and stages: (n, h, w, c) -> (n, h/output_stride, w/output_stride, filters)."""
     x = variant.stem(x, variant.width, options)
-    stride, dilation = variant.stem_strides, 1
+    stride, dilation, num_blocks = variant.stem_strides, 1, 0
     for stage, depth in enumerate(variant.depths, start=1):
         filters = variant.width * 2 ** (stage - 1)
         for block in range(1, depth + 1):
@@ -170,7 +180,9 @@ def _feature_map(variant, x, options, output_stride):
             if stride * strides > output_stride:
                 strides, dilation = 1, dilation * strides
             stride *= strides
-            block_options = dataclasses.replace(options, dilations=(before, dilation))
+            num_blocks += 1
+            drop_rate = options.drop_rate * num_blocks / sum(variant.depths)
+            block_options = dataclasses.replace(options, dilations=(before, dilation), drop_rate=drop_rate)
             x = variant.block(x, filters, strides, block_options, f"stage{stage}_block{block}")
     if variant.preactivation:
         x = blocks.batch_norm(x, name="post_bn")
@@ -299,8 +311,12 @@ def _check_choice(title, argument, value, allowed):
 def _check_head(classes, dropout):
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes must be a whole number of at least 1. Received: classes={classes!r}.")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a rate from 0 up to, not including, 1. Received: {dropout!r}.")
+    _check_rate("dropout", dropout)
+
+
+def _check_rate(argument, rate):
+    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"{argument} must be a rate from 0 up to, not including, 1. Received: {rate!r}.")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
-"""Trains three steps under a strategy and writes every variable: one process a strategy (DESIGN.md, decision 10).
+"""Runs `verify.few_steps` under a strategy for every option, in one process (DESIGN.md, decision 10).
 
-    python tests/replicas.py STRATEGY SYNCHRONIZED STEPS_PER_EXECUTION OUTPUT.npz
+    python tests/replicas.py STRATEGY OPTIONS.json FOLDER
 
 In float64, where a right loop gives 1e-13 and a wrong one does not; in float32 the order of sums alone moves
 single gradients by 1e-3.
 """
 
+import json
+import os
 import sys
 
 import train
@@ -16,47 +18,57 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from train import config, data, loop, network, strategies  # noqa: E402
+from train import config, data, network, optimizers, steps, strategies, verify  # noqa: E402
+
+BASE = {
+    "data": "synthetic",
+    "model": "ResNet8",
+    "epochs": 1,
+    "warmup_epochs": 0.0,
+    "batch_size": 128,  # 461 training images: 3 steps an epoch
+    "synchronized_bn": True,
+    "learning_rate": 0.05,
+    "label_smoothing": 0.0,
+    "schedule": "constant",
+    "nesterov": False,
+}
 
 
-def main(strategy_name, synchronized, steps_per_execution, output):
-    strategy = strategies.make(strategy_name)
+def main(strategy_name, options, folder):
+    with open(options, encoding="utf-8") as file:
+        options = json.load(file)
+    strategy = strategies.make(config.make(BASE | {"strategy": strategy_name}))
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    options = config.make(
-        {
-            "data": "synthetic",
-            "model": "ResNet8",
-            "epochs": 1,
-            "warmup_epochs": 0.0,
-            "batch_size": 128,  # 461 training images: 3 steps an epoch
-            "synchronized_bn": synchronized == "synchronized",
-            "steps_per_execution": int(steps_per_execution),
-            "learning_rate": 0.05,
-            "schedule": "constant",
-        }
-    )
-    source = data.load("synthetic")
-    keras.utils.set_random_seed(0)
+    results = {name: verify.few_steps(strategy, config.make(BASE | fields)) for name, fields in options.items()}
+    local = config.make(BASE | {"synchronized_bn": False, "ema": 0.9})
+    results["local"] = verify.few_steps(strategy, local)
+    results["replicas"], results["test"] = on_each_replica(strategy, local)
+    if strategies.is_chief(strategy):
+        os.makedirs(folder, exist_ok=True)
+        for name, arrays in results.items():
+            np.savez(os.path.join(folder, f"{name}.npz"), **arrays)
+
+
+def on_each_replica(strategy, options):
+    """Every variable on every local replica after three steps, and the totals over the test split."""
+    source = data.load(options.data)
     with strategy.scope():
         model = network.build(options, source)
-        optimizer = network.build_optimizer(options, model, loop.num_steps(source, options))
-    logs = {}
-    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, epoch_logs: logs.update(epoch_logs))
-    loop.fit(strategy, model, optimizer, source, options, [keep])
-    replicas = {}
-    for name in ("stem_bn", "stage3_block1_bn2"):
-        value = model.get_layer(name).moving_mean.value
-        replicas[f"replicas/{name}"] = np.stack([copy.numpy() for copy in getattr(value, "values", [value])])
-    test = strategy.experimental_distribute_dataset(data.evaluation_batches(source, "test", 100))
-    totals = loop.make_test_steps(strategy, model)(iter(test), tf.constant(2))
-    np.savez(
-        output,
-        **{f"variables/{variable.path}": np.asarray(variable) for variable in model.variables + optimizer.variables},
-        **replicas,
-        **{f"logs/{name}": value for name, value in logs.items() if name != "images_per_second"},
-        totals=totals.numpy(),
+        state = steps.make_state(options, model, optimizers.build(options, model, 3))
+    batches = strategies.distribute(
+        strategy, lambda share: data.training_batches(source, options, epoch=0, share=share)
     )
+    totals = tf.zeros(len(steps.TOTALS), "float64")
+    steps.make_train_steps(strategy, state, options)(iter(batches), tf.constant(3), totals)
+    replicas = {
+        f"{number}/{variable.path}": np.stack(
+            [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+        )
+        for number, variable in enumerate(state.variables)
+    }
+    test = strategies.distribute(strategy, lambda share: data.evaluation_batches(source, "test", 100, share))
+    return replicas, {"totals": steps.make_test_steps(strategy, model)(iter(test), tf.constant(2)).numpy()}
 
 
 if __name__ == "__main__":

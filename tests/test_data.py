@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_resnet.preprocessing import Preprocessing
-from train import data, sources
+from train import config, damage, data, preparation, sources
+from train.operations import FILL_BYTE
 
 
 def columns(batches, key):
@@ -18,6 +19,11 @@ def columns(batches, key):
 @pytest.fixture(scope="module")
 def digits():
     return data.load("digits")
+
+
+def recipe(**fields):
+    """A configuration that changes nothing of the images but what is asked for."""
+    return config.make({"data": "digits", "crop": "center", "crop_padding": 0} | fields)
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def photographs(tmp_path):
                 image = tf.constant(np.full(shape, 60 + 100 * label) + rng.integers(-9, 9, shape), tf.uint8)
                 encoded = tf.io.encode_png(image) if number == 1 else tf.io.encode_jpeg(image)
                 (folder / f"{number}.{'png' if number == 1 else 'JPEG'}").write_bytes(encoded.numpy())
-            (folder / "notes.txt").write_text("not an image")
+            (folder / ".hidden").write_text("not an image")
     return tmp_path
 
 
@@ -81,7 +87,7 @@ def test_evaluation_counts_every_image_once(digits, batch_size):
 @pytest.mark.unit
 def test_training_batches_follow_seed_and_epoch(digits):
     def batches(seed, epoch):
-        return data.training_batches(digits, 64, seed=seed, epoch=epoch, crop_padding=1, flip=True)
+        return data.training_batches(digits, recipe(seed=seed, crop="padded", crop_padding=1, flip=True), epoch=epoch)
 
     first = columns(batches(0, 0), "image")
     assert first.dtype == np.uint8
@@ -95,13 +101,13 @@ def test_training_batches_follow_seed_and_epoch(digits):
 @pytest.mark.unit
 def test_augmentation_follows_seed_and_epoch_whatever_the_order(digits):
     """The same image, found by its sum, which a flip alone keeps, is mirrored in one epoch and not in another."""
-    one = dataclasses.replace(digits, splits={"train": dataclasses.replace(
-        digits.splits["train"], elements=digits.splits["train"].elements.take(1).repeat(64), num_images=64
-    )})  # fmt: skip
+    train = digits.splits["train"]
+    train = dataclasses.replace(train, positions=np.repeat(train.positions[:1], 64))
+    one = dataclasses.replace(digits, splits={"train": train})
+    (image,) = np.unique(data.arrays(one, "train")[0], axis=0)
 
     def mirrored(seed, epoch):
-        (image,) = np.unique(data.arrays(digits, "train", 1)[0], axis=0)
-        found = columns(data.training_batches(one, 64, seed=seed, epoch=epoch, flip=True), "image")
+        found = columns(data.training_batches(one, recipe(seed=seed, flip=True), epoch=epoch), "image")
         return np.array_equal(found[0], image)
 
     seen = np.array([[mirrored(seed, epoch) for epoch in range(8)] for seed in range(8)])
@@ -111,7 +117,7 @@ def test_augmentation_follows_seed_and_epoch_whatever_the_order(digits):
 
 @pytest.mark.unit
 def test_an_epoch_shows_every_image_once(digits):
-    images = columns(data.training_batches(digits, 1, seed=0, epoch=0), "image")
+    images = columns(data.training_batches(digits, recipe(batch_size=1), epoch=0), "image")
     assert sorted(map(bytes, images)) == sorted(map(bytes, data.arrays(digits, "train")[0]))
 
 
@@ -121,10 +127,10 @@ def test_crop_and_flip_is_the_crop_of_the_padded_image(flip):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 6, 5, 3)).astype("uint8")
     draws = rng.random((40, 3), dtype="float32")
-    cropped = data.crop_and_flip(tf.constant(images), tf.constant(draws), 2, flip).numpy()
+    cropped = preparation.crop_and_flip(tf.constant(images), tf.constant(draws), 2, flip).numpy()
     mirrored = 0
     for image, (down, right, mirror), result in zip(images, draws, cropped, strict=True):
-        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=data.FILL_BYTE)
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=FILL_BYTE)
         expected = padded[int(down * 5) :, int(right * 5) :][:6, :5]
         if flip and mirror < 0.5:
             expected, mirrored = expected[:, ::-1], mirrored + 1
@@ -160,7 +166,7 @@ def test_real_photographs_decode(shared_data):
     assert images.shape == (100, 224, 224, 3)
     assert sorted(labels) == [*range(100)]
     with pytest.raises(ValueError, match="has no train split"):
-        data.training_batches(source, 10, seed=0, epoch=0)
+        data.training_batches(source, recipe(batch_size=10), epoch=0)
 
 
 @pytest.mark.smoke
@@ -195,14 +201,14 @@ def test_a_source_that_is_not_there_is_refused(case):
 @pytest.mark.unit
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
-    with pytest.raises(ValueError, match="Received: none"):
+    with pytest.raises(ValueError, match="Received: no files"):
         data.load(f"folder:{tmp_path}")
 
 
 @pytest.mark.unit
 def test_a_batch_larger_than_the_data_is_refused(digits):
     with pytest.raises(ValueError, match="smaller --batch_size"):
-        data.training_batches(digits, 2000, seed=0, epoch=0)
+        data.training_batches(digits, recipe(batch_size=2000), epoch=0)
 
 
 @pytest.mark.contract
@@ -211,3 +217,152 @@ def test_embedded_sources_resize(kind):
     assert kind in sources.SOURCES
     source = data.load(kind, image_size=16)
     assert data.arrays(source, "test", limit=5)[0].shape == (5, 16, 16, source.image_shape[-1])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("num_processes", "replicas", "accumulation"), [(1, 2, 1), (2, 1, 1), (2, 2, 1), (1, 2, 2), (2, 2, 2)]
+)
+@pytest.mark.parametrize("fields", [{}, {"repeats": 3}, {"fill_last_batch": True}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_the_global_batch_is_the_same_whoever_prepares_it(num_processes, replicas, accumulation, fields, digits):
+    """The pieces of all processes, put together, are the batches of one; augmentation too."""
+    options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="rand", erasing=0.5, **fields)
+    whole = [*data.training_batches(digits, options, epoch=3).as_numpy_iterator()]
+    for process in range(num_processes):
+        share = data.Share(process, num_processes, replicas, accumulation)
+        pieces = [*data.training_batches(digits, options, epoch=3, share=share).as_numpy_iterator()]
+        assert len(pieces) == len(whole) * replicas * accumulation
+        for key in whole[0]:
+            batches = np.stack([batch[key] for batch in whole])
+            assert np.array_equal(np.stack([piece[key] for piece in pieces]), share.pieces(batches)), key
+
+
+@pytest.mark.unit
+def test_an_epoch_goes_on_in_its_middle(digits):
+    options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="trivial")
+    whole = columns(data.training_batches(digits, options, epoch=1), "image")
+    rest = columns(data.training_batches(digits, options, epoch=1, first_step=13), "image")
+    assert len(rest) == 7 * 64
+    assert np.array_equal(rest, whole[13 * 64 :])
+
+
+@pytest.mark.unit
+def test_the_last_batch_is_left_out_or_filled_from_the_beginning(digits):
+    left_out, _ = data.training_order(digits, recipe(), 0)
+    filled, _ = data.training_order(digits, recipe(fill_last_batch=True), 0)
+    assert (left_out.shape, filled.shape) == ((20, 64), (21, 64))
+    assert np.array_equal(filled[:20], left_out)
+    assert {*filled.ravel()} == {*range(1294)}
+    assert np.array_equal(filled.ravel()[1294:], filled.ravel()[: 21 * 64 - 1294])
+
+
+@pytest.mark.unit
+def test_repeated_augmentation_draws_an_image_several_times_each_anew(digits):
+    rows, times = data.training_order(digits, recipe(repeats=4), 0)
+    assert rows.shape == (20, 64)
+    assert np.array_equal(rows[:, ::4], rows[:, 3::4])
+    assert np.array_equal(times[0, :8], [0, 1, 2, 3, 0, 1, 2, 3])
+    assert len({*rows.ravel()}) == 320  # a quarter of the images
+    images = columns(data.training_batches(digits, recipe(repeats=4, crop="padded", crop_padding=2), epoch=0), "image")
+    same = [np.array_equal(*pair) for pair in zip(images[::4], images[1::4], strict=True)]
+    assert np.mean(same) < 0.2  # 1 of 25 offsets is drawn twice
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("crop", ["resized", "scale_jitter", "center"])
+def test_files_and_arrays_of_one_size_take_the_same_crops_and_mirrors(crop, photographs):
+    """An image of one colour left and another right shows in which half a crop lies, and whether it is mirrored."""
+    options = recipe(crop=crop, flip=crop != "center", image_size=48, training_size=32)
+    image = np.zeros((64, 64, 3), "uint8")
+    image[:, 32:] = 200
+    draws = tf.constant(np.random.default_rng(0).random((50, preparation.NUM_DRAWS)), tf.float32)
+    batch = preparation.crop_batch(tf.constant(np.repeat(image[None], 50, 0)), draws, options, (32, 32, 3))
+    encoded = tf.io.encode_png(image)
+    source = data.load(f"folder:{photographs}", image_size=64)
+    one = tf.stack([
+        preparation.crop_encoded(encoded, row, options, (32, 32, 3), Preprocessing(64, 64)) for row in draws
+    ])  # fmt: skip
+    assert source.encoded
+    assert batch.shape == one.shape == (50, 32, 32, 3)
+    difference = np.abs(np.asarray(batch, "int32") - np.asarray(one, "int32")).mean(axis=(1, 2, 3))
+    assert difference.max() < 12  # a pixel of 32 at the edge between the colours
+
+
+def _damage(folder):
+    """Four files that are no whole images, among good ones."""
+    whole = (folder / "train" / "cat" / "0.JPEG").read_bytes()
+    bad = {
+        "train/cat/truncated.jpg": whole[: len(whole) // 2],
+        "train/dog/text.jpg": b"not an image",
+        "train/dog/empty.png": b"",
+        "validation/cat/notes.txt": b"remember the milk",
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    return sorted(str(folder / name) for name in bad)
+
+
+@pytest.mark.unit
+def test_damaged_files_are_counted_named_and_left_out(photographs):
+    before = data.load(f"folder:{photographs}", image_size=48)
+    assert damage.look(before)["damaged"] == []
+    bad = _damage(photographs)
+    source = data.load(f"folder:{photographs}", image_size=48)
+    report = damage.look(source)
+    assert report["damaged"] == bad
+    with pytest.warns(UserWarning, match="4 of the files in .* are no whole images: .*truncated.jpg"):
+        source = damage.leave_out(source, report)
+    for split in ("train", "validation"):
+        for one, other in zip(data.arrays(source, split)[:2], data.arrays(before, split)[:2], strict=True):
+            assert np.array_equal(one, other)
+    with pytest.raises(ValueError, match="4 of the files .* leave out --strict"):
+        damage.leave_out(source, report, strict=True)
+
+
+@pytest.mark.unit
+def test_files_are_looked_through_again_only_when_they_changed(photographs):
+    source = data.load(f"folder:{photographs}", image_size=48)
+    report = damage.look(source)
+    known = report | {"damaged": ["as known"]}
+    assert damage.look(source, known) is known
+    path = photographs / "train" / "cat" / "0.JPEG"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert damage.look(data.load(f"folder:{photographs}", image_size=48), known)["damaged"] == [str(path)]
+
+
+@pytest.mark.smoke
+def test_records_are_read_by_position(tmp_path):
+    from train import records
+
+    content = [[bytes([file] * (7 * file + number)) for number in range(5)] for file in range(3)]
+    paths = [str(tmp_path / f"{file}.tfrecord") for file in range(3)]
+    for path, rows in zip(paths, content, strict=True):
+        with tf.io.TFRecordWriter(path) as writer:
+            for row in rows:
+                writer.write(row)
+    found = records.index(paths)
+    order = np.random.default_rng(0).permutation(15)
+    read = tf.data.Dataset.from_tensor_slices(order).map(found.read, tf.data.AUTOTUNE)
+    assert [*read.as_numpy_iterator()] == [content[position // 5][position % 5] for position in order]
+    with open(paths[1], "rb+") as file:
+        file.truncate(40)
+    with pytest.raises(ValueError, match="Expected a whole TFRecord file. Received: .*1.tfrecord .*cut off"):
+        records.index(paths)
+
+
+@pytest.mark.smoke
+def test_data_sets_too_large_for_memory_give_the_same_images(shared_data, monkeypatch):
+    """Read by position from their records, and decoded one by one."""
+    options = {"data_dir": shared_data / "tfds"}
+    in_memory = data.load("tfds:cifar10", **options)
+    monkeypatch.setattr(sources, "ARRAY_BYTES", 1000)
+    from_files = data.load("tfds:cifar10", **options)
+    assert (in_memory.encoded, from_files.encoded) == (False, True)
+    chosen = config.make({"data": "tfds:cifar10", "batch_size": 500})
+    for make in (
+        lambda source: data.evaluation_batches(source, "test", 500),
+        lambda source: data.training_batches(source, chosen, epoch=0),
+    ):
+        batches = [make(source).take(2).as_numpy_iterator() for source in (in_memory, from_files)]
+        for one, other in zip(*batches, strict=True):
+            assert all(np.array_equal(one[key], other[key]) for key in one)

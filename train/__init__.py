@@ -33,6 +33,23 @@ def import_tensorflow_quietly():
     tf.get_logger().setLevel("ERROR")
 
 
+class Stopped(Exception):
+    """What a signal ended, after its state was kept.
+
+    Attributes:
+        signal: number of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, message, signal_number):
+        super().__init__(message)
+        self.signal = signal_number
+
+
+def exit_code(code):
+    """The shell's form of a process's end: what a signal ended has 128 + its number."""
+    return 128 - code if code < 0 else code
+
+
 def run(main):
     """Runs a command's `main` under absl; a user's mistake ends in one line and exit code 2.
 
@@ -49,6 +66,17 @@ def run(main):
         except (ValueError, OSError, ImportError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return exit_code(-stopped.signal)
+        except Exception as error:
+            if "tensorflow" not in sys.modules or not isinstance(error, sys.modules["tensorflow"].errors.OpError):
+                raise
+            from train import failures
+
+            message, code = failures.explain(error)
+            print(f"Error: {message}", file=sys.stderr)
+            return code
         except KeyboardInterrupt:
             print("Interrupted. The same command goes on from what is written.", file=sys.stderr)
             return 130

@@ -1,32 +1,34 @@
-"""Keras callbacks of a run: progress on the screen, checkpoint and history after each epoch."""
+"""Keras callbacks of a run: what is seen of it while it goes."""
 
-import math
+import importlib.util
+import os
 import sys
 
 import keras
 from tqdm import tqdm
 
-from train import run_folder
-
 
 class Progress(keras.callbacks.Callback):
     """A bar with loss, accuracy, images/s and time left on a terminal; one line an epoch elsewhere."""
 
-    def __init__(self, config, images_per_epoch):
+    def __init__(self, config, images_per_epoch, first_step=0):
         super().__init__()
         self.config = config
         self.images_per_epoch = images_per_epoch
+        self.initial = first_step * config.batch_size
         self.bar = None
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the epoch's bar."""
         self.bar = tqdm(
             total=self.images_per_epoch,
+            initial=self.initial,
             desc=f"epoch {epoch + 1}/{self.config.epochs}",
             unit=" images",
             leave=False,
             disable=not sys.stderr.isatty(),
         )
+        self.initial = 0
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar to the step just done."""
@@ -44,23 +46,25 @@ class Progress(keras.callbacks.Callback):
         )
 
 
-class Keeper(keras.callbacks.Callback):
-    """Writes history.csv and a checkpoint after each epoch."""
+class Summaries(keras.callbacks.Callback):
+    """The epochs' figures for TensorBoard, in `tensorboard/` of the run folder."""
 
-    def __init__(self, config, variables, history):
+    def __init__(self, config):
         super().__init__()
-        self.config = config
-        self.variables = variables
-        self.history = history
+        self.folder = os.path.join(config.workdir, "tensorboard")
+        self.writer = None
+
+    @staticmethod
+    def is_possible():
+        """Whether TensorBoard is installed, which TensorFlow's summaries need."""
+        return importlib.util.find_spec("tensorboard") is not None
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps what the epoch brought, unless the loss is no number any more."""
-        if not math.isfinite(logs["loss"]):
-            raise ValueError(
-                f"The loss is not finite in epoch {epoch + 1}. Expected a run that converges. Received: "
-                f"--learning_rate={self.config.learning_rate}. Lower it; checkpoints of the epochs before are kept in "
-                f"{self.config.workdir}."
-            )
-        self.history.append(dict(logs))
-        run_folder.save_checkpoint(self.config, self.variables, epoch + 1, self.history)
-        run_folder.write_history(self.config, self.history)
+        """Writes one point a figure."""
+        import tensorflow as tf
+
+        self.writer = self.writer or tf.summary.create_file_writer(self.folder)
+        with self.writer.as_default(step=epoch + 1):
+            for name, value in logs.items():
+                tf.summary.scalar(name, value)
+        self.writer.flush()

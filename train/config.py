@@ -9,8 +9,27 @@ from absl import flags
 
 from train import recipes
 
-STRATEGIES = ("default", "mirrored")
-SCHEDULES = ("cosine", "steps", "constant")
+CHOICES = {  # what a field may be, where that is a short list
+    "strategy": ("default", "mirrored", "multi_worker", "tpu"),
+    "schedule": ("cosine", "one_cycle", "steps", "plateau", "constant"),
+    "optimizer": ("sgd", "adamw", "lamb", "muon"),
+    "loss": ("cross_entropy", "bce"),
+    "crop": ("center", "padded", "resized", "scale_jitter"),
+    "auto_augment": ("none", "trivial", "rand"),
+    "mixed_precision": ("none", "float16", "bfloat16"),
+    "jit": ("auto", "on", "off"),
+}
+RANGES = (  # (fields, test of a value, the same in words)
+    (("epochs", "batch_size", "accumulation", "repeats", "plateau_epochs", "cpu_replicas", "steps_per_execution",
+      "checkpoints_to_keep"), lambda value: value >= 1, "at least 1"),
+    (("learning_rate", "warmup_epochs", "warmup_rate", "weight_decay", "clip_norm", "crop_padding", "image_size",
+      "training_size", "mixup", "cutmix", "seed", "checkpoint_seconds"), lambda value: value >= 0, "at least 0"),
+    (("momentum", "label_smoothing", "validation_fraction", "dropout", "stochastic_depth", "ema", "colour_jitter"),
+     lambda value: 0 <= value < 1, "from 0 up to, not including, 1"),
+    (("erasing",), lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (("min_area",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    (("rand_magnitude",), lambda value: 0 <= value <= 10, "from 0 to 10"),
+)  # fmt: skip
 
 
 def _field(default, text):
@@ -31,11 +50,18 @@ class Config(recipes.Recipe):
     image_size: int = _field(0, "side of the square images in pixels; 0: the data's own, or the net's if that varies")
     validation_fraction: float = _field(0.1, "share of the training images held out (He 2015: 5,000 of 50,000)")
     recipe: str = _field("", f"one of {', '.join(recipes.RECIPES)}; empty: the one for the data")
-    strategy: str = _field("default", f"of tf.distribute: {' or '.join(STRATEGIES)}")
+    fill_last_batch: bool = _field(False, "fill an epoch's last batch from its beginning, not leave the images out")
+    strict: bool = _field(False, "stop at damaged images instead of leaving them out")
+    strategy: str = _field("default", "of tf.distribute: default (one device), mirrored (one machine), multi_worker "
+                           "(TF_CONFIG or SLURM) or tpu")  # fmt: skip
     cpu_replicas: int = _field(2, "logical CPU devices that mirrored makes where there is no GPU")
     synchronized_bn: bool = _field(False, "batch statistics over all replicas, not of each replica's images")
-    steps_per_execution: int = _field(50, "steps in one call of the compiled loop, between two progress lines")
-    checkpoints_to_keep: int = _field(2, "newest checkpoints kept in the run folder")
+    mixed_precision: str = _field("none", "float16 (GPU), bfloat16 (TPU, newer GPUs and CPUs) or none: float32")
+    jit: str = _field("auto", "XLA: on, off, or auto: on one GPU alone")
+    deterministic: bool = _field(True, "the same bits in every run on the same machine; false may be faster on a GPU")
+    steps_per_execution: int = _field(10, "steps between two looks at the screen, signals and checkpoints")
+    checkpoint_seconds: float = _field(300.0, "time between two checkpoints within an epoch")
+    checkpoints_to_keep: int = _field(3, "newest checkpoints kept in the run folder")
     seed: int = _field(0, "of initial weights, validation split, order and augmentation")
     workdir: str = _field("", "run folder; empty: runs/MODEL-DATA")
 
@@ -100,14 +126,16 @@ def make(chosen):
     kind = chosen.get("data", Config.data).partition(":")[0]
     recipe = chosen.get("recipe") or recipes.DEFAULT_RECIPES.get(kind, "cifar_fast")
     _check("recipe", recipe, recipes.RECIPES)
+    recipe = recipes.DEEP_RECIPES.get((recipe, chosen.get("model", Config.model)), recipe)
     config = Config(**dataclasses.asdict(recipes.RECIPES[recipe]) | chosen | {"recipe": recipe})
     if not config.workdir:
         folder = f"{config.model}-{os.path.basename(config.data.rstrip('/')).replace(':', '-')}"
         config = dataclasses.replace(config, workdir=os.path.join("runs", folder))
     _check("model", config.model, VARIANTS)
-    _check("strategy", config.strategy, STRATEGIES)
-    _check("schedule", config.schedule, SCHEDULES)
+    for name, allowed in CHOICES.items():
+        _check(name, getattr(config, name), allowed)
     _check_ranges(config)
+    _check_together(config)
     return config
 
 
@@ -140,20 +168,27 @@ def _check(name, value, allowed):
 
 
 def _check_ranges(config):
-    at_least_one = ("epochs", "batch_size", "cpu_replicas", "steps_per_execution", "checkpoints_to_keep")
-    not_negative = ("learning_rate", "warmup_epochs", "weight_decay", "crop_padding", "image_size", "seed")
-    below_one = ("momentum", "label_smoothing", "validation_fraction")
-    for names, fits, text in (
-        (at_least_one, lambda value: value >= 1, "at least 1"),
-        (not_negative, lambda value: value >= 0, "at least 0"),
-        (below_one, lambda value: 0 <= value < 1, "from 0 up to, not including, 1"),
-    ):
+    for names, fits, text in RANGES:
         for name in names:
             value = getattr(config, name)
             if not fits(value):
                 raise ValueError(f"Expected {name} to be {text}. Received: --{name}={value}.")
+
+
+def _check_together(config):
+    """Raises ValueError for fields that contradict each other."""
     if config.warmup_epochs >= config.epochs:
         raise ValueError(
             f"Expected warmup_epochs to end before the run does. Received: --warmup_epochs={config.warmup_epochs} "
             f"and --epochs={config.epochs}. Pass a smaller --warmup_epochs, such as 0."
+        )
+    if config.schedule == "plateau" and config.warmup_epochs:
+        raise ValueError(
+            "Expected no warm-up with --schedule=plateau, whose rate follows val_loss alone. "
+            f"Received: --warmup_epochs={config.warmup_epochs}. Pass --warmup_epochs=0 or another schedule."
+        )
+    if config.batch_size % config.accumulation:
+        raise ValueError(
+            "The global batch must split evenly into the parts that are accumulated. Received: "
+            f"--batch_size={config.batch_size}, --accumulation={config.accumulation}."
         )

@@ -1,7 +1,10 @@
-"""Batches of images for training and for scoring, the same from run to run and on any number of replicas."""
+"""Batches of images for training and for scoring, the same from run to run and on any number of replicas.
+
+Which images a step takes follows from (seed, epoch, step), how one is augmented from (seed, epoch, image). A process
+draws the order of all, keeps its share of every global batch, and only then reads.
+"""
 
 import dataclasses
-import math
 import os
 
 import numpy as np
@@ -9,11 +12,42 @@ import tensorflow as tf
 
 from keras_resnet import weights as published
 from keras_resnet.preprocessing import Preprocessing
+from train import augment, preparation
 from train import config as configs
 from train.sources import DEFAULT_PREPROCESSING, SOURCES
 
-CACHE_BYTES = 2**30  # decoded images of a source up to this size stay in memory after the first epoch
-FILL_BYTE = 116  # the ImageNet mean 0.449 as a pixel: what a crop shows beyond the image's edge
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one process prepares of each global batch.
+
+    A batch is cut into `accumulation` parts, each part into a piece a replica, in the order of the processes.
+
+    Attributes:
+        process: its number, from 0.
+        num_processes: how many there are.
+        replicas: replicas of each process.
+        accumulation: parts of a batch that are worked through one after the other.
+    """
+
+    process: int = 0
+    num_processes: int = 1
+    replicas: int = 1
+    accumulation: int = 1
+
+    @property
+    def num_pieces(self):
+        """Pieces of a global batch over all processes."""
+        return self.num_processes * self.replicas * self.accumulation
+
+    def pieces(self, batches):
+        """The own part of global batches: array (steps, batch_size, ...) -> (pieces, images, ...)."""
+        steps, batch_size, *rest = batches.shape
+        cut = (steps, self.accumulation, self.num_processes, self.replicas, batch_size // self.num_pieces, *rest)
+        return batches.reshape(cut)[:, :, self.process].reshape(-1, *cut[4:])
+
+
+WHOLE = Share()  # everything in one piece
 
 
 def load(
@@ -56,13 +90,9 @@ def load(
     splits = dict(source.splits)
     if "validation" not in splits and "train" in splits:
         splits |= _held_out(splits["train"], validation_fraction, seed)
-    decode = source.decode
-    if math.prod(source.image_shape) * sum(split.num_images for split in splits.values()) <= CACHE_BYTES:
-        splits = {name: _cached(split, decode) for name, split in splits.items()}
-        decode = _same
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits["validation"]  # ImageNet: published scores are those of its validation split
-    return dataclasses.replace(source, splits=splits, decode=decode)
+    return dataclasses.replace(source, splits=splits)
 
 
 def load_for_run(config):
@@ -146,80 +176,161 @@ def find_split(source, name):
     return source.splits[name]
 
 
-def num_training_batches(source, batch_size):
-    """Whole batches in the training split, at least one.
+def num_training_batches(source, config):
+    """Batches in an epoch, at least one.
 
+    Args:
+        source: `Source`.
+        config: `train.config.Config`, of which batch_size and fill_last_batch apply.
     Raises:
         ValueError: if there are fewer images than one batch.
     """
-    num_images = find_split(source, "train").num_images
+    num_images, batch_size = find_split(source, "train").num_images, config.batch_size
     if num_images < batch_size:
         raise ValueError(
             f"Expected at least one batch of training images. Received: batch_size={batch_size}, and "
             f"{num_images} images in {source.name}. Use a smaller --batch_size."
         )
-    return num_images // batch_size
+    return -(-num_images // batch_size) if config.fill_last_batch else num_images // batch_size
 
 
-def training_batches(source, batch_size, *, seed, epoch, crop_padding=0, flip=False):
-    """Batches of one epoch, shuffled and augmented; the last images that fill no batch are left out.
-
-    Order follows from (seed, epoch), each image's augmentation from (seed, epoch, index).
+def training_order(source, config, epoch):
+    """Which images the steps of an epoch take: rows of the split, and which drawing of each it is.
 
     Args:
         source: `Source`.
-        batch_size: images a batch, over all replicas.
-        seed: whole number.
-        epoch: whole number.
-        crop_padding: pixels around the image before a random crop of its size.
-        flip: whether half of the images are mirrored.
+        config: `train.config.Config`, of which seed, batch_size, repeats and fill_last_batch apply.
+        epoch: whole number, from 0.
     Returns:
-        `tf.data.Dataset` of {"image": uint8 (batch_size, h, w, c), "label": int64 (batch_size,)}.
-    Raises:
-        ValueError: if there are fewer images than one batch.
+        int64 (steps, batch_size) twice. Images that fill no batch are left out, or else the last batch is filled from
+        the beginning.
     """
-    num_training_batches(source, batch_size)
+    steps = num_training_batches(source, config)
     split = find_split(source, "train")
-    order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    draws = np.random.default_rng([seed, epoch, 1]).random((split.num_indices, 3), dtype="float32")
-    draws = tf.constant(draws)
-
-    def augment(batch):
-        image = batch["image"]
-        if crop_padding or flip:
-            image = crop_and_flip(image, tf.gather(draws, batch["index"]), crop_padding, flip)
-        return {"image": image, "label": batch["label"]}
-
-    elements = split.elements.shuffle(split.shuffle_images, seed=order_seed, reshuffle_each_iteration=False)
-    elements = _decoded(elements, source.decode)
-    return _prefetched(elements.batch(batch_size, drop_remainder=True).map(augment, tf.data.AUTOTUNE))
+    order = np.random.default_rng([config.seed, epoch]).permutation(split.num_images)
+    order = np.repeat(order, config.repeats)
+    times = np.arange(len(order)) % config.repeats
+    chosen = np.arange(steps * config.batch_size) % (split.num_images if config.fill_last_batch else len(order))
+    shape = (steps, config.batch_size)
+    return order[chosen].reshape(shape), times[chosen].reshape(shape)
 
 
-def evaluation_batches(source, split, batch_size):
-    """Batches in order, the last one filled up with images of weight 0, so that each counts once.
+def training_batches(source, config, *, epoch, first_step=0, share=WHOLE):
+    """Pieces of the batches of one epoch, shuffled and augmented.
+
+    Args:
+        source: `Source`.
+        config: `train.config.Config`.
+        epoch: whole number, from 0.
+        first_step: steps of the epoch to leave out.
+        share: `Share` of this process.
+    Returns:
+        `tf.data.Dataset` of {"image": uint8 (n, h, w, c), "label": int64 (n,)}, n the batch size over the pieces of a
+        batch; mixed images have "other_label" int64 (n,) and "share" float32 (n,) of the label besides.
+    Raises:
+        ValueError: if there are fewer images than one batch, or they do not split into the pieces.
+    """
+    rows, times = training_order(source, config, epoch)
+    split = find_split(source, "train")
+    own, times = share.pieces(rows[first_step:]), share.pieces(times[first_step:])
+    # A table row an image and drawing, so that nothing depends on who draws it; positions, not rows, so that another
+    # split of the same images changes nothing for those that stay.
+    size = (int(split.positions.max()) + 1) * config.repeats
+    table = np.random.default_rng([config.seed, epoch, 1]).random((size, preparation.NUM_DRAWS), dtype="float32")
+    positions = split.positions[own]
+    elements = {"position": positions, "draws": table[positions * config.repeats + times]}
+    side = config.training_size
+    shape = (side, side, source.image_shape[-1]) if side else source.image_shape
+    read = split.open()
+    if source.encoded:
+        return _prefetched(_from_files(elements, read, source, config, shape))
+    return _prefetched(_from_memory(elements, read, config, shape))
+
+
+def _from_files(elements, read, source, config, shape):
+    """Batches of images that are read, decoded and augmented one by one, on all cores."""
+    batch_size = elements["position"].shape[1]
+    elements = {name: column.reshape(-1, *column.shape[2:]) for name, column in elements.items()}
+
+    def prepare(element):
+        row = read(element["position"])
+        image = preparation.crop_encoded(row["image"], element["draws"], config, shape, source.preprocessing)
+        return {"image": preparation.change(image, element["draws"], config), "label": row["label"]} | {
+            "draws": element["draws"]
+        }
+
+    dataset = tf.data.Dataset.from_tensor_slices(elements).map(prepare, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).map(_mixed(config), tf.data.AUTOTUNE, deterministic=True)
+
+
+def _from_memory(elements, read, config, shape):
+    """Batches of images in memory, augmented a batch at a time where that is possible."""
+    batch_size = elements["position"].shape[1]
+
+    def prepare(element):
+        row = read(element["position"])
+        return {
+            "image": preparation.crop_batch(row["image"], element["draws"], config, shape),
+            "label": row["label"],
+            "draws": element["draws"],
+        }
+
+    def change(element):
+        return element | {"image": preparation.change(element["image"], element["draws"], config)}
+
+    dataset = tf.data.Dataset.from_tensor_slices(elements).map(prepare, tf.data.AUTOTUNE, deterministic=True)
+    if preparation.changes(config):
+        dataset = dataset.unbatch().map(change, tf.data.AUTOTUNE, deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=True)
+    return dataset.map(_mixed(config), tf.data.AUTOTUNE, deterministic=True)
+
+
+def _mixed(config):
+    """Function that ends the preparation of a batch: mixes neighbours where the recipe says so."""
+
+    def mix(batch):
+        draws = batch.pop("draws")
+        if not (config.mixup or config.cutmix):
+            return batch
+        return augment.mix_pairs(batch, preparation.mixing_draws(draws), config.mixup, config.cutmix)
+
+    return mix
+
+
+def evaluation_batches(source, split, batch_size, share=WHOLE):
+    """Pieces of batches in order, the last one filled up with images of weight 0, so that each counts once.
 
     Args:
         source: `Source`.
         split: "train", "validation" or "test".
         batch_size: images a batch, over all replicas.
+        share: `Share` of this process.
     Returns:
-        `tf.data.Dataset` of {"image": uint8 (batch_size, h, w, c), "label": int64 (batch_size,),
-        "weight": float32 (batch_size,), 1 or 0}.
+        `tf.data.Dataset` of {"image": uint8 (n, h, w, c), "label": int64 (n,), "weight": float32 (n,), 1 or 0}.
     """
     part = find_split(source, split)
-    missing = -part.num_images % batch_size
-
-    def weigh(element):
-        return {"image": element["image"], "label": element["label"], "weight": tf.constant(1.0)}
-
-    elements = _decoded(part.elements, source.decode).map(weigh, tf.data.AUTOTUNE)
-    filler = {
-        "image": tf.zeros((1, *source.image_shape), tf.uint8),
-        "label": tf.zeros((1,), tf.int64),
-        "weight": tf.zeros((1,)),
+    rows = np.arange(part.num_images + -part.num_images % batch_size)
+    columns = {
+        "position": part.positions[np.minimum(rows, part.num_images - 1)],
+        "weight": (rows < part.num_images).astype("float32"),
     }
-    elements = elements.concatenate(tf.data.Dataset.from_tensor_slices(filler).repeat(missing))
-    return _prefetched(elements.batch(batch_size, drop_remainder=True))
+    elements = {name: share.pieces(column.reshape(-1, batch_size)) for name, column in columns.items()}
+    return _prefetched(_whole_images(elements, part.open(), source))
+
+
+def _whole_images(elements, read, source):
+    """Batches of unchanged images."""
+
+    def prepare(element):
+        row = read(element["position"])
+        image = source.decode(row["image"]) if source.encoded else row["image"]
+        return {"image": image, "label": row["label"], "weight": element["weight"]}
+
+    dataset, batch_size = tf.data.Dataset.from_tensor_slices(elements), elements["position"].shape[1]
+    if not source.encoded:
+        return dataset.map(prepare, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.unbatch().map(prepare, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True)
 
 
 def arrays(source, split, limit=None):
@@ -234,44 +345,11 @@ def arrays(source, split, limit=None):
     """
     part = find_split(source, split)
     step = 1 if limit is None else max(1, part.num_images // limit)
-    elements = part.elements.shard(step, 0).take(limit if limit is not None else part.num_images)
-    elements = list(_decoded(elements, source.decode).as_numpy_iterator())
-    columns = [np.stack([element[key] for element in elements]) for key in ("image", "label", "index")]
-    return tuple(columns)
-
-
-def crop_and_flip(images, draws, crop_padding, flip):
-    """Random crops of the padded images, half of them mirrored: uint8 (n, h, w, c), same shape out.
-
-    Rows and columns are gathered for the whole batch at once (He 2015, section 4.2).
-
-    Args:
-        images: uint8 (n, h, w, c).
-        draws: float32 (n, 3) in [0, 1): vertical and horizontal offset, mirror.
-        crop_padding: pixels on each side, of the colour `FILL_BYTE`.
-        flip: whether to mirror.
-    """
-    height, width = images.shape[1:3]
-    offsets = tf.cast(draws[:, :2] * (2 * crop_padding + 1), tf.int32)
-    rows = offsets[:, :1] + tf.range(height)
-    columns = offsets[:, 1:] + tf.range(width)
-    if flip:
-        columns = tf.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
-    if crop_padding:
-        sides = [[0, 0], [crop_padding] * 2, [crop_padding] * 2, [0, 0]]
-        images = tf.pad(images, sides, constant_values=tf.constant(FILL_BYTE, tf.uint8))
-    images = tf.gather(images, rows, axis=1, batch_dims=1)
-    return tf.gather(images, columns, axis=2, batch_dims=1)
-
-
-def _same(image):
-    return image
-
-
-def _decoded(elements, decode):
-    return elements.map(
-        lambda element: element | {"image": decode(element["image"])}, tf.data.AUTOTUNE, deterministic=True
-    )
+    part = dataclasses.replace(part, positions=part.positions[::step][:limit])
+    source = dataclasses.replace(source, splits={split: part})
+    batches = evaluation_batches(source, split, min(part.num_images, 128)).as_numpy_iterator()
+    columns = [np.concatenate(column) for column in zip(*((b["image"], b["label"]) for b in batches), strict=True)]
+    return *(column[: part.num_images] for column in columns), part.positions
 
 
 def _prefetched(batches):
@@ -284,12 +362,6 @@ def _prefetched(batches):
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _cached(split, decode):
-    return dataclasses.replace(
-        split, elements=_decoded(split.elements, decode).cache(), shuffle_images=split.num_images
-    )
-
-
 def _held_out(split, fraction, seed):
     """Splits a training split in two by a seeded draw."""
     num_held_out = round(split.num_images * fraction)
@@ -300,10 +372,7 @@ def _held_out(split, fraction, seed):
         )
     held_out = np.zeros(split.num_images, bool)
     held_out[np.random.default_rng(seed).permutation(split.num_images)[:num_held_out]] = True
-    held_out = tf.constant(held_out)
-    train = split.elements.filter(lambda element: not held_out[element["index"]])
-    validation = split.elements.filter(lambda element: held_out[element["index"]])
     return {
-        "train": dataclasses.replace(split, elements=train, num_images=split.num_images - num_held_out),
-        "validation": dataclasses.replace(split, elements=validation, num_images=num_held_out),
+        "train": dataclasses.replace(split, positions=split.positions[~held_out]),
+        "validation": dataclasses.replace(split, positions=split.positions[held_out]),
     }

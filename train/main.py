@@ -1,57 +1,105 @@
 """Trains a ResNet: `python train/main.py --strategy=mirrored --model=ResNet20 --data=digits`."""
 
+import sys
+
 from absl import flags
 
 import train
 from train import config as configs
+
+flags.DEFINE_enum("resume", "auto", ["auto", "never", "require"], "whether to go on with the run that is in workdir")
+flags.DEFINE_integer("local_workers", 0, "try multi_worker with so many processes on this machine")
+flags.DEFINE_bool("verify_strategy", False, "compare a few steps on one replica and on all, and train nothing")
+flags.DEFINE_bool("preview", False, "draw the first training images into plots/preview.png, and train nothing")
+flags.DEFINE_enum("benchmark", None, ["input", "compute", "all"], "measure images/s of these, and train nothing")
 
 
 def main(argv):
     """Trains what the flags ask for and writes the run folder."""
     if len(argv) > 1:
         raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+    values = flags.FLAGS
+    if values.local_workers and not values.verify_strategy:
+        from train import workers
+
+        arguments = [one for one in sys.argv if not one.lstrip("-").startswith("local_workers")]
+        return workers.run(values.local_workers, [*arguments, "--strategy=multi_worker"])
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+    config = configs.from_flags(values)
+    if values.verify_strategy:
+        from train import verify
+
+        return verify.run(config, values.local_workers)
+    if values.preview:
+        from train import preview
+
+        return preview.run(config)
+    from train import strategies
+
+    strategy = strategies.make(config)
+    if values.benchmark:
+        from train import benchmark
+
+        return benchmark.run(strategy, config, values.benchmark)
+    return fit(strategy, config, values.resume)
+
+
+def fit(strategy, config, resume):
+    """Trains to the end of the run, from where it stands."""
     import keras
 
-    from train import callbacks, data, loop, network, run_folder, strategies
+    from train import callbacks, data, loop, network, optimizers, run_folder, steps, strategies
 
-    config = configs.from_flags(flags.FLAGS)
-    strategy = strategies.make(config.strategy, cpu_replicas=config.cpu_replicas)
-    strategies.check_batch_size(config.batch_size, strategy.num_replicas_in_sync)
+    strategies.check_batch_size(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
-    source = data.load_for_run(config)
-    run_folder.check_same(config)
-    if run_folder.is_finished(config):
+    if strategies.from_chief(strategy, lambda: run_folder.look(config, resume)):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")
         return
-    steps = loop.num_steps(source, config)
+    source, report = load(strategy, config)
+    steps_per_epoch = data.num_training_batches(source, config)
     with strategy.scope():
         model = network.build(config, source)
-        optimizer = network.build_optimizer(config, model, steps)
-    run_folder.open_run(config)  # after all that can be refused
-    variables = model.variables + optimizer.variables
-    epochs_done, history = run_folder.restore(config, variables)
-    print(describe(config, source, strategy, model, epochs_done), flush=True)
-    watchers = [
-        callbacks.Progress(config, steps * config.batch_size),
-        callbacks.Keeper(config, variables, history),
-    ]
-    loop.fit(strategy, model, optimizer, source, config, watchers, initial_epoch=epochs_done)
-    run_folder.write_history(config, history)
-    run_folder.write_curve(config, history)
-    run_folder.save_model(config, model)
-    print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")
+        state = steps.make_state(config, model, optimizers.build(config, model, steps_per_epoch))
+    chief = strategies.is_chief(strategy)
+    strategies.from_chief(strategy, lambda: run_folder.open_run(config, report))  # after all that can be refused
+    found = strategies.from_chief(strategy, lambda: run_folder.restore(config, state.variables))
+    strategies.variables_from_chief(strategy, state.variables)
+    progress = loop.Progress(**found or {})
+    watchers = []
+    if chief:
+        print(describe(config, source, strategy, model, progress), flush=True)
+        watchers.append(callbacks.Progress(config, steps_per_epoch * config.batch_size, progress.step))
+    if chief and callbacks.Summaries.is_possible():
+        watchers.append(callbacks.Summaries(config))
+    keeper = run_folder.Keeper(config, strategy, state.variables)
+    keeper.listen()
+    progress = loop.fit(strategy, state, source, config, watchers, progress=progress, keeper=keeper)
+    if chief:
+        run_folder.write_curve(config, progress.history)
+        run_folder.save_model(config, network.deployable(model, source.image_shape, loop.final_weights(state)))
+        print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")
 
 
-def describe(config, source, strategy, model, epochs_done):
+def load(strategy, config):
+    """The run's `Source` without damaged files, and the report on them."""
+    from train import damage, data, run_folder, strategies
+
+    source = data.load_for_run(config)
+    report = strategies.from_chief(strategy, lambda: damage.look(source, run_folder.damaged_images(config)))
+    return damage.leave_out(source, report, strict=config.strict), report
+
+
+def describe(config, source, strategy, model, progress):
     """The lines that open a run's output."""
     sizes = ", ".join(f"{split.num_images:,} {name}" for name, split in source.splits.items())
     shape = " x ".join(map(str, source.image_shape))
-    resumed = f", resumed after epoch {epochs_done}" if epochs_done else ""
+    replicas = strategy.num_replicas_in_sync
+    resumed = f", resumed after epoch {progress.epoch}" if progress.epoch else ""
+    resumed += f", step {progress.step}" if progress.step else ""
     return (
         f"{config.model}: {model.count_params():,} parameters, images {shape}, {len(source.class_names)} classes\n"
         f"{source.name}: {sizes} images\n"
-        f"{config.strategy}: {strategy.num_replicas_in_sync} replicas, global batch {config.batch_size}, "
+        f"{config.strategy}: {replicas} replica{'s' if replicas > 1 else ''}, global batch {config.batch_size}, "
         f"{config.epochs} epochs of recipe {config.recipe}{resumed}"
     )
 

@@ -1,4 +1,4 @@
-"""The network of a run: pixels in, a ResNet from the zoo, logits out; and its optimizer."""
+"""The network of a run: pixels in, a ResNet from the zoo, logits out; made for training, and made to deploy."""
 
 import warnings
 
@@ -6,13 +6,15 @@ import keras
 
 import keras_resnet
 from keras_resnet import importers
-from train import loop
+from train.normalization import FusedBatchNormalization
 
 
 def build(config, source):
     """The model of a run: pixels 0 to 255 (n, h, w, c) -> logits (n, classes).
 
     The preprocessing is its first layer, so that a saved model is complete.
+
+    Batch normalization is `FusedBatchNormalization`, the precision that of `config.mixed_precision`.
 
     Args:
         config: `train.config.Config`.
@@ -22,20 +24,62 @@ def build(config, source):
     Raises:
         ValueError: if the images have neither 1 nor 3 channels or are too small for the net, or the weights do not fit.
     """
-    model = keras_resnet.build(
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Expected image_data_format to be channels_last, in which tf.data gives images. Received: channels_first. "
+            "Change it in ~/.keras/keras.json."
+        )
+    height, width, channels = source.image_shape
+    if config.training_size not in (0, height):
+        height = width = None
+    if config.mixed_precision != "none":
+        keras.config.set_dtype_policy(f"mixed_{config.mixed_precision}")
+    stock = keras_resnet.build(
         config.model,
         weights=config.weights or None,
-        input_shape=source.image_shape,
+        input_shape=(height, width, channels),
         classes=len(source.class_names),
         classifier_activation=None,
+        dropout=config.dropout,
+        stochastic_depth=config.stochastic_depth,
         include_preprocessing=True,
     )
+
+    def for_training(layer):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            return layer.from_config(layer.get_config())
+        return FusedBatchNormalization.from_config(layer.get_config() | {"synchronized": config.synchronized_bn})
+
+    model = keras.models.clone_model(stock, clone_function=for_training)
+    model.set_weights(stock.get_weights())
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = config.synchronized_bn
         if config.freeze_backbone and layer.name != "predictions":
             layer.trainable = False  # which keeps batch normalization at its stored statistics
     return model
+
+
+def deployable(model, image_shape, weights):
+    """The same net of stock Keras layers in float32, which loads without this package.
+
+    Args:
+        model: `keras.Model` of `build`.
+        image_shape: (h, w, c) of the images that it will get.
+        weights: arrays in the order of `model.weights`, such as the moving average's.
+    Returns:
+        `keras.Model`.
+    """
+
+    def stock(layer):
+        config = layer.get_config() | {"dtype": "float32", "trainable": True}
+        if not isinstance(layer, FusedBatchNormalization):
+            return layer.from_config(config)
+        return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+
+    inputs = keras.Input(image_shape, name=model.inputs[0].name)
+    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=stock)
+    copy = keras.Model(copy.inputs[0], copy.outputs[0], name=model.name)
+    copy.set_weights(weights)
+    return copy
 
 
 def published(name, weights):
@@ -55,22 +99,3 @@ def published(name, weights):
             return keras_resnet.build(name, weights=weights, classifier_activation=None, include_preprocessing=True)
         except importers.AdaptedWeights as error:
             raise ValueError(str(error)) from error
-
-
-def build_optimizer(config, model, steps_per_epoch):
-    """SGD with momentum; its learning rate follows the schedule (coupled L2 is the loop's).
-
-    Args:
-        config: `train.config.Config`.
-        model: `keras.Model` to train.
-        steps_per_epoch: whole number.
-    Returns:
-        `keras.optimizers.SGD` whose variables exist.
-    """
-    optimizer = keras.optimizers.SGD(
-        loop.learning_rate_schedule(config, steps_per_epoch),
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-    )
-    optimizer.build(model.trainable_variables)
-    return optimizer

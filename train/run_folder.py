@@ -5,13 +5,19 @@ Every file is written aside and renamed, so that what stands there is whole.
 
 import contextlib
 import csv
+import dataclasses
 import glob
 import json
 import os
+import signal
+import time
+import warnings
 
 import numpy as np
 
+import train
 from train import config as configs
+from train import strategies
 
 CONFIG, HISTORY, MODEL, CURVE = (
     "config.json",
@@ -19,115 +25,237 @@ CONFIG, HISTORY, MODEL, CURVE = (
     "model.keras",
     os.path.join("plots", "curve.png"),
 )
-PASSING = ("workdir", "checkpoints_to_keep", "steps_per_execution", "download", "data_dir")
+CHECKPOINTS = "checkpoints"
+PARTIAL = ".partial-"
+DAMAGED = "damaged_images.json"
+# What may differ between two starts of one run: it changes nothing of the result.
+PASSING = (
+    "workdir",
+    "checkpoints_to_keep",
+    "checkpoint_seconds",
+    "steps_per_execution",
+    "download",
+    "data_dir",
+    "strict",
+)
 
 
 @contextlib.contextmanager
 def written_aside(path):
-    """Gives a temporary path beside `path`, with its extension, and renames it when all went well."""
+    """Gives a temporary path beside `path`, with its extension, and renames it when all went well.
+
+    The file is on the disk before its name is there, so that a power cut leaves the old or the new one.
+    """
     folder, name = os.path.split(path)
     os.makedirs(folder or ".", exist_ok=True)
-    aside = os.path.join(folder, f".partial-{os.getpid()}-{name}")
+    aside = os.path.join(folder, f"{PARTIAL}{os.getpid()}-{name}")
     try:
         yield aside
+        if os.path.isfile(aside):
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         if os.path.exists(aside):
             os.remove(aside)
 
 
-def check_same(config):
-    """Checks that a run folder that is there already is of the same run.
+def look(config, resume):
+    """Checks that the run folder, if there is one, is of the same run; writes nothing.
 
     Args:
         config: `train.config.Config`.
+        resume: "auto" goes on where there is a run, "never" wants none, "require" wants one.
+    Returns:
+        Whether that run is finished.
     Raises:
-        ValueError: if the folder holds a run with another configuration; the differences are given.
+        ValueError: if the folder holds another run (the differences are given), one where none is wanted, or none
+            where one is.
     """
     path = os.path.join(config.workdir, CONFIG)
-    if os.path.exists(path):
-        before, now = configs.read(path), json.loads(configs.to_json(config))
-        changed = [name for name in now if name not in PASSING and now[name] != before.get(name)]
-        if changed:
-            changes = ", ".join(f"{name}: {before.get(name)!r} before, {now[name]!r} now" for name in changed)
-            raise ValueError(
-                f"The run folder holds another run. Expected the same configuration as in {path}. "
-                f"Received: {changes}. Choose another --workdir, or delete that one."
-            )
+    exists = os.path.exists(path)
+    if exists and resume == "never":
+        raise ValueError(
+            "The run folder holds a run already. Expected none with --resume=never. "
+            f"Received: --workdir={config.workdir}. Choose another --workdir, or delete that one."
+        )
+    if not exists and resume == "require":
+        raise ValueError(
+            f"There is no run to go on with. Expected one with --resume=require. Received: --workdir={config.workdir}."
+        )
+    if exists:
+        _check_same(config, path)
+    return os.path.exists(os.path.join(config.workdir, MODEL))
 
 
-def open_run(config):
-    """Makes the run folder with its `config.json`.
+def open_run(config, damaged):
+    """Makes the run folder with its `config.json` and the list of damaged images; removes what a process left that was killed while it wrote.
 
     Args:
         config: `train.config.Config`.
+        damaged: what `train.damage.look` returned.
     Raises:
         ValueError: if it cannot be written.
     """
-    path = os.path.join(config.workdir, CONFIG)
     try:
+        path = os.path.join(config.workdir, CONFIG)
         with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
             file.write(configs.to_json(config))
+        if damaged["fingerprint"]:
+            with written_aside(os.path.join(config.workdir, DAMAGED)) as aside, open(aside, "w") as file:
+                json.dump(damaged, file, indent=2)
+        for left in glob.glob(os.path.join(glob.escape(config.workdir), "**", f"{PARTIAL}*"), recursive=True):
+            os.remove(left)
     except OSError as error:
         raise ValueError(
             f"The run folder cannot be written. Received: --workdir={config.workdir} ({error})."
         ) from error
 
 
-def is_finished(config):
-    """Whether the run has written its model."""
-    return os.path.exists(os.path.join(config.workdir, MODEL))
+def _check_same(config, path):
+    before, now = configs.read(path), json.loads(configs.to_json(config))
+    changed = [name for name in now if name not in PASSING and now[name] != before.get(name)]
+    if changed:
+        changes = ", ".join(f"{name}: {before.get(name)!r} before, {now[name]!r} now" for name in changed)
+        raise ValueError(
+            f"The run folder holds another run. Expected the same configuration as in {path}. "
+            f"Received: {changes}. Choose another --workdir, or delete that one."
+        )
 
 
-def save_checkpoint(config, variables, epochs_done, history):
-    """Writes all variables and the history after an epoch; removes the oldest beyond the number kept.
+class Keeper:
+    """Writes checkpoints and history, and ends the run when a signal asks for it.
+
+    Within an epoch a checkpoint is written every `checkpoint_seconds`, at its end always, on the chief alone.
+    """
+
+    def __init__(self, config, strategy, variables):
+        self.config, self.strategy, self.variables = config, strategy, variables
+        self.last_written = time.monotonic()
+        self.signal = None
+
+    def listen(self):
+        """Takes SIGTERM and Ctrl-C: the first ends the run at the next execution's end, a second one at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.signal = number
+        signal.signal(number, signal.default_int_handler)
+
+    def keep(self, progress, last_of_epoch=False):
+        """Writes what is due.
+
+        Args:
+            progress: `train.loop.Progress`.
+            last_of_epoch: whether an epoch has just ended.
+        Raises:
+            train.Stopped: if a signal has come, to any process.
+            ValueError: if a weight is no number any more, or the checkpoint cannot be written.
+        """
+        stops = strategies.any_process(self.strategy, self.signal is not None)
+        due = time.monotonic() - self.last_written >= self.config.checkpoint_seconds
+        if strategies.is_chief(self.strategy) and (stops or due or last_of_epoch):
+            save_checkpoint(self.config, self.variables, progress)
+            if progress.history:
+                write_history(self.config, progress.history)
+            self.last_written = time.monotonic()
+        if stops:
+            name = signal.Signals(self.signal or signal.SIGTERM).name
+            raise train.Stopped(
+                f"Stopped by {name} after {progress.epoch} epochs and {progress.step} steps; saved in "
+                f"{self.config.workdir}. The same command goes on from there.",
+                self.signal or signal.SIGTERM,
+            )
+
+    def newest(self):
+        """Path of the newest checkpoint, or None."""
+        return (checkpoints(self.config) or [None])[-1]
+
+
+def save_checkpoint(config, variables, progress):
+    """Writes all variables and where the run stands; removes the oldest checkpoints beyond the number kept.
 
     Args:
         config: `train.config.Config`.
-        variables: Keras variables of model and optimizer.
-        epochs_done: whole number.
-        history: list of dicts, one an epoch.
+        variables: Keras variables.
+        progress: `train.loop.Progress`.
+    Raises:
+        ValueError: if a variable is not finite, or the disk is full; the checkpoints before stay.
     """
-    path = os.path.join(config.workdir, "checkpoints", f"epoch-{epochs_done:05d}.npz")
-    with written_aside(path) as aside:
-        names = _unique_names(variables)
-        arrays = {name: np.asarray(variable) for name, variable in zip(names, variables, strict=True)}
-        np.savez(aside, **arrays, history=json.dumps(history), epochs_done=epochs_done)
+    arrays = {name: np.asarray(v) for name, v in zip(_unique_names(variables), variables, strict=True)}
+    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    before = checkpoints(config)
+    last_good = f"Last good checkpoint: {before[-1] if before else 'none'}."
+    if bad:
+        raise ValueError(
+            f"Weights are not finite after epoch {progress.epoch}, step {progress.step}. Expected a run that converges. "
+            f"Received: {bad[0]} and {len(bad) - 1} more. Lower --learning_rate or set --clip_norm=1 with another "
+            f"--workdir. {last_good}"
+        )
+    path = os.path.join(config.workdir, CHECKPOINTS, f"epoch-{progress.epoch:05d}-step-{progress.step:07d}.npz")
+    try:
+        with written_aside(path) as aside:
+            np.savez(aside, **arrays, progress=json.dumps(dataclasses.asdict(progress)))
+    except OSError as error:
+        raise ValueError(
+            f"The checkpoint cannot be written: {error}. Expected space for {path}. {last_good}"
+        ) from error
     for old in checkpoints(config)[: -config.checkpoints_to_keep]:
         os.remove(old)
 
 
 def checkpoints(config):
     """Paths of the run's checkpoints, the newest last."""
-    return sorted(glob.glob(os.path.join(glob.escape(config.workdir), "checkpoints", "epoch-*.npz")))
+    return sorted(glob.glob(os.path.join(glob.escape(config.workdir), CHECKPOINTS, "epoch-*.npz")))
 
 
 def restore(config, variables):
-    """Loads the newest checkpoint, if there is one.
+    """Loads the newest checkpoint that is whole; damaged ones are named in a warning.
 
     Args:
         config: `train.config.Config`.
-        variables: Keras variables of model and optimizer, in the order they were saved in.
+        variables: Keras variables, in the order they were saved in.
     Returns:
-        (epochs done, history): (0, []) without a checkpoint.
+        Fields of `train.loop.Progress`, or None without a checkpoint.
     Raises:
-        ValueError: if the checkpoint is damaged (each array is checked by its CRC) or of another net.
+        ValueError: if there are checkpoints and all are damaged or of another net.
     """
-    found = checkpoints(config)
-    if not found:
-        return 0, []
-    try:
-        with open(found[-1], "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = [stored[name] for name in _unique_names(variables)]
-            history, epochs_done = json.loads(str(stored["history"])), int(stored["epochs_done"])
-    except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
+    found, reasons = checkpoints(config), []
+    for path in reversed(found):
+        try:
+            arrays, progress = _read(path, variables)
+        except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
+            reasons.append(f"{path} ({error})")
+            continue
+        if reasons:
+            warnings.warn(f"Damaged checkpoints: {', '.join(reasons)}. Going on from {path}.", stacklevel=2)
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        return progress
+    if found:
         raise ValueError(
-            f"The checkpoint is damaged or of another run. Expected one that this run wrote. Received: {found[-1]} "
-            f"({error}). Delete it to go on from the one before."
-        ) from error
+            "The checkpoint is damaged or of another run. Expected one that this run wrote. Received: "
+            f"{', '.join(reasons)}. Choose another --workdir, or delete them to begin anew."
+        )
+    return None
+
+
+def _read(path, variables):
+    """Arrays of all variables, each checked by its CRC, and the fields of the progress."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        arrays = [stored[name] for name in _unique_names(variables)]
+        progress = json.loads(str(stored["progress"]))
     for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-    return epochs_done, history
+        if tuple(variable.shape) != array.shape:
+            raise ValueError(f"{variable.path} has shape {array.shape}, not {tuple(variable.shape)}")
+    return arrays, progress
+
+
+def damaged_images(config):
+    """What an earlier start of the run found out about damaged image files, or None."""
+    path = os.path.join(config.workdir, DAMAGED)
+    return configs.read(path) if os.path.exists(path) else None
 
 
 def write_history(config, history):
@@ -165,11 +293,8 @@ def write_curve(config, history):
 
 def save_model(config, model):
     """Writes `model.keras`: preprocessing, net and weights, without the optimizer."""
-    import keras  # seconds, which reading a run folder need not wait for
-
-    deployable = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     with written_aside(os.path.join(config.workdir, MODEL)) as aside:
-        deployable.save(aside)
+        model.save(aside)
 
 
 def _unique_names(variables):

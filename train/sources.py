@@ -1,10 +1,11 @@
 """Where images come from: one function a kind of source, all of the same form.
 
-Every source yields elements {"image", "label", "index"}: an image, its class, and its position in the
-source, from which its augmentation follows. Images stay uint8 until the model.
+Every image is reached by its position, so that an order can be drawn over all of them, shared out among processes
+before anything is read, and taken up anywhere. Images stay uint8 until the model.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 
@@ -13,28 +14,32 @@ import tensorflow as tf
 
 from keras_resnet.predictions import read_class_index
 from keras_resnet.preprocessing import Preprocessing
+from train import records
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_PREPROCESSING = Preprocessing(256, 224)  # He 2015, section 3.4, testing
-STREAM_SHUFFLE_IMAGES = 10_000  # encoded images held for shuffling where order comes from files
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+ARRAY_BYTES = 2**30  # images of one size up to this much are decoded once and stay in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Elements of one split in a fixed order.
+    """Labelled images of one split in a fixed order.
 
     Attributes:
-        elements: `tf.data.Dataset` of {"image", "label", "index"}, image as `decode` expects it.
-        num_images: how many there are.
-        num_indices: all indices are below this.
-        shuffle_images: elements to hold for shuffling.
+        positions: int64 (n,): of each image its place in what `open` reads.
+        open: function that returns a function from a position, an int64 scalar, to {"image", "label"}: an encoded
+            image if the source says so; else uint8 (h, w, c), and positions (k,) give (k, h, w, c) and (k,).
+        names: function from a position to what the image is called.
     """
 
-    elements: tf.data.Dataset
-    num_images: int
-    num_indices: int
-    shuffle_images: int
+    positions: np.ndarray
+    open: Callable
+    names: Callable
+
+    @property
+    def num_images(self):
+        """How many there are."""
+        return len(self.positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +49,36 @@ class Source:
     Attributes:
         name: as in `--data`.
         class_names: tuple of str, by label.
-        image_shape: (h, w, c) of the decoded images.
+        image_shape: (h, w, c) of the images a model gets.
         splits: dict from "train", "validation", "test" to `Split`.
-        decode: function from an element's image to uint8 (h, w, c).
+        preprocessing: `keras_resnet.preprocessing.Preprocessing`: how encoded images are resized.
+        encoded: whether images are read as encoded strings.
+        files: whether each encoded image is a file of its own, which `train.damage` looks through.
     """
 
     name: str
     class_names: tuple
     image_shape: tuple
     splits: dict
-    decode: Callable
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
+    encoded: bool = False
+    files: bool = False
+
+    def decode(self, encoded):
+        """Encoded image (scalar string tensor) -> uint8 `image_shape`, its centre."""
+        return fitted(decode_whole(encoded, self.image_shape[-1]), self.image_shape, self.preprocessing)
 
 
-def _from_arrays(images, labels):
-    columns = {"image": images, "label": labels.astype("int64"), "index": np.arange(len(labels))}
-    return Split(tf.data.Dataset.from_tensor_slices(columns), len(labels), len(labels), len(labels))
+def _from_arrays(images, labels, name):
+    return _from_reader(
+        lambda positions: {"image": tf.gather(images, positions), "label": tf.gather(labels, positions)},
+        len(labels),
+        lambda position: f"{name} image {position}",
+    )
+
+
+def _from_reader(read, num_images, names):
+    return Split(np.arange(num_images), lambda: read, names)
 
 
 def _digits(name, image_size):
@@ -72,8 +92,7 @@ def _digits(name, image_size):
     images = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(labels))
     parts = {"test": order[: len(order) // 5], "train": order[len(order) // 5 :]}
-    splits = {name: _from_arrays(images[part], labels[part]) for name, part in parts.items()}
-    return _small_source("digits", tuple(map(str, range(10))), (8, 8, 1), splits, image_size)
+    return _small_source("digits", {name: (images[part], labels[part]) for name, part in parts.items()}, image_size)
 
 
 def _synthetic(name, image_size):
@@ -82,17 +101,19 @@ def _synthetic(name, image_size):
     labels = np.arange(640) % 10
     colours = rng.integers(64, 192, (10, 1, 1, 3))
     images = (colours[labels] + rng.integers(-64, 64, (640, 32, 32, 3))).astype("uint8")
-    splits = {
-        "train": _from_arrays(images[:512], labels[:512]),
-        "test": _from_arrays(images[512:], labels[512:]),
-    }
-    return _small_source("synthetic", tuple(map(str, range(10))), (32, 32, 3), splits, image_size)
+    parts = {"train": (images[:512], labels[:512]), "test": (images[512:], labels[512:])}
+    return _small_source("synthetic", parts, image_size)
 
 
-def _small_source(name, class_names, shape, splits, image_size):
-    if image_size:
-        shape = (image_size, image_size, shape[-1])
-    return Source(name, class_names, shape, splits, lambda image: _fitted(image, shape, DEFAULT_PREPROCESSING))
+def _small_source(name, parts, image_size):
+    """A source of ten classes from arrays: parts is a dict from split to (images, labels)."""
+    splits, size = {}, image_size
+    for split, (images, labels) in parts.items():
+        shape = (size or images.shape[1], size or images.shape[2], images.shape[3])
+        if shape != images.shape[1:]:
+            images = np.stack([fitted(tf.constant(image), shape, DEFAULT_PREPROCESSING) for image in images])
+        splits[split] = _from_arrays(images, labels.astype("int64"), f"{name} {split}")
+    return Source(name, tuple(map(str, range(10))), shape, splits)
 
 
 def _tfds(name, image_size, preprocessing, data_dir, download):
@@ -113,20 +134,58 @@ def _tfds(name, image_size, preprocessing, data_dir, download):
     features = builder.info.features
     if not {"image", "label"} <= {*features}:
         raise ValueError(f"Expected a data set with features image and label. Received: tfds:{name}.")
-    shape, channels = features["image"].shape, features["image"].shape[-1] or 3
-    size = image_size or (preprocessing.crop if None in shape else 0)
-    shape = (size, size, channels) if size else shape
-
-    def elements(split):
-        encoded = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
-        rows = encoded.enumerate().map(
-            lambda index, row: {"image": row["image"], "label": row["label"], "index": index}
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"Expected a data set stored as tfrecord. Received: tfds:{name} as {builder.info.file_format.value}. "
+            "Prepare it with file_format='tfrecord'."
         )
-        num_images = builder.info.splits[split].num_examples
-        return Split(rows, num_images, num_images, min(num_images, STREAM_SHUFFLE_IMAGES))
+    native, channels = features["image"].shape, features["image"].shape[-1] or 3
+    size = image_size or (preprocessing.crop if None in native else 0)
+    shape = (size, size, channels) if size else native
+    num_images = sum(builder.info.splits[split].num_examples for split in SPLITS if split in builder.info.splits)
+    in_memory = tuple(shape) == tuple(native) and num_images * np.prod(shape) <= ARRAY_BYTES
+    skip = {"image": tfds.decode.SkipDecoding()}
 
-    splits = {split: elements(split) for split in SPLITS if split in builder.info.splits}
-    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, _decoder(shape, preprocessing))
+    def parse(serialized):
+        row = features.deserialize_example(serialized, decoders=skip)
+        return {"image": row["image"], "label": tf.cast(row["label"], tf.int64)}
+
+    def split_of(name):
+        info = builder.info.splits[name]
+        paths = [os.fspath(path) for path in info.filepaths]
+        reader = _array_reader(paths, parse, shape) if in_memory else _record_reader(paths, parse)
+        return Split(np.arange(info.num_examples), reader, lambda position: f"{name} image {position}")
+
+    splits = {split: split_of(split) for split in SPLITS if split in builder.info.splits}
+    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, preprocessing, not in_memory)
+
+
+def _array_reader(paths, parse, shape):
+    """Reads and decodes all images of TFRecord files at the first use."""
+
+    @functools.cache
+    def open_arrays():
+        def decode(serialized):
+            row = parse(serialized)
+            return row | {"image": tf.ensure_shape(decode_whole(row["image"], shape[-1]), shape)}
+
+        rows = tf.data.TFRecordDataset(paths).map(decode, tf.data.AUTOTUNE, deterministic=True).batch(1024)
+        batches = [*rows.as_numpy_iterator()]
+        images, labels = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label"))
+        return _from_arrays(tf.constant(images), tf.constant(labels), "").open()
+
+    return open_arrays
+
+
+def _record_reader(paths, parse):
+    """Reads records by position, encoded."""
+
+    @functools.cache
+    def open_records():
+        found = records.index(paths)
+        return lambda position: parse(found.read(position))
+
+    return open_records
 
 
 def _folder(path, image_size, preprocessing, class_index):
@@ -159,41 +218,41 @@ def _folder(path, image_size, preprocessing, class_index):
             )
         class_names = wnids
     size = image_size or preprocessing.crop
-    shape = (size, size, 3)
     splits = {split: _files(folder, class_names) for split, folder in splits.items()}
-    decode = _decoder(shape, preprocessing)
-    return Source(f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file)))
+    return Source(f"folder:{path}", tuple(class_names), (size, size, 3), splits, preprocessing, True, True)
 
 
 def _files(folder, class_names):
+    """Every file of the class folders but hidden ones; those that are no images are found by `train.damage`."""
     files, labels = [], []
     for label, name in enumerate(class_names):
         found = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
-        found = [os.path.join(folder, name, file) for file in found if file.lower().endswith(EXTENSIONS)]
+        found = [os.path.join(folder, name, file) for file in found if file[0] != "."]
         files += found
         labels += [label] * len(found)
     if not files:
-        raise ValueError(f"Expected images ({', '.join(EXTENSIONS)}) in {folder}/CLASS. Received: none.")
-    return _from_arrays(np.array(files), np.array(labels))
+        raise ValueError(f"Expected images in {folder}/CLASS. Received: no files.")
+    paths, labels = tf.constant(files), tf.constant(labels, tf.int64)
+
+    def read(position):
+        return {"image": tf.io.read_file(paths[position]), "label": labels[position]}
+
+    return _from_reader(read, len(files), lambda position: files[position])
 
 
-def _decoder(shape, preprocessing):
-    """Function from an encoded JPEG, PNG, BMP or GIF to uint8 `shape`."""
-
-    def decode(encoded):
-        # TensorFlow's own choice for JPEG is a faster transform, up to ten levels off what Pillow decodes.
-        image = tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(encoded, shape[-1], dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(encoded, shape[-1], expand_animations=False),
-        )
-        image.set_shape((None, None, shape[-1]))
-        return _fitted(image, shape, preprocessing)
-
-    return decode
+def decode_whole(encoded, channels):
+    """Decodes a JPEG, PNG, BMP or GIF (its first frame): scalar string tensor -> uint8 (h, w, channels)."""
+    # TensorFlow's own choice for JPEG is a faster transform, up to ten levels off what Pillow decodes.
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+    )
+    image.set_shape((None, None, channels))
+    return image
 
 
-def _fitted(image, shape, preprocessing):
+def fitted(image, shape, preprocessing):
     """Resizes the shorter side and crops the centre where the image has another size: uint8 `shape`.
 
     As `keras_resnet.preprocessor` does with Pillow, to one level in 255.

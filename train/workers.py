@@ -1,0 +1,80 @@
+"""Several worker processes on this machine, to try `--strategy=multi_worker` without a cluster."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import train
+
+SECONDS_TO_END = 60  # that the other workers have after one has ended with an error
+
+
+def run(num_workers, arguments):
+    """Runs a command in several processes that find each other by TF_CONFIG on loopback.
+
+    Signals go to all of them. The first one's output is shown as it is, the others' errors with their number.
+
+    Args:
+        num_workers: processes to start.
+        arguments: what follows the Python interpreter on the command line of each.
+    Returns:
+        Exit code: 0, or that of the first worker that failed.
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    if num_workers < 2:
+        raise ValueError(f"Expected --local_workers to be at least 2. Received: --local_workers={num_workers}.")
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in _free_ports(num_workers)]}
+    workers = [_start(cluster, index, arguments) for index in range(num_workers)]
+
+    def pass_on(number, frame):
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    try:
+        return _wait(workers)
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.kill()
+
+
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _start(cluster, index, arguments):
+    environment = os.environ | {
+        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+    }
+    output = None if index == 0 else subprocess.DEVNULL
+    # A session of its own, so that Ctrl-C reaches it once, through us.
+    return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output, start_new_session=True)
+
+
+def _wait(workers):
+    """Exit code of the run; ends the others when one has failed and they do not end by themselves."""
+    deadline, code = None, 0
+    while any(worker.poll() is None for worker in workers):
+        failed = [(index, worker.poll()) for index, worker in enumerate(workers) if worker.poll()]
+        if failed and deadline is None:
+            (index, code), deadline = failed[0], time.monotonic() + SECONDS_TO_END
+            if code < 0:
+                print(f"Worker {index} was ended by {signal.Signals(-code).name}.", file=sys.stderr, flush=True)
+        if deadline and time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return train.exit_code(code or next((worker.poll() for worker in workers if worker.poll()), 0))
