@@ -240,6 +240,38 @@ def arrays(source, split, limit=None):
     return tuple(columns)
 
 
+def photographs(source, split, positions=None):
+    """Images of a split at their own sizes, in the order of `evaluation_batches`.
+
+    Args:
+        source: `Source`.
+        split: "train", "validation" or "test".
+        positions: whole numbers, of the images wanted, counted in that order; None: all.
+    Returns:
+        Iterator of (uint8 (h, w, c), int label, str name).
+    """
+    elements = _originals(source, split, positions)
+    for row in _prefetched(_decoded(elements, source.read)).as_numpy_iterator():
+        yield row["image"], int(row["label"]), row["name"].decode()
+
+
+def names(source, split):
+    """What the source calls the images of a split, in the order of `evaluation_batches`: list of str."""
+    rows = _originals(source, split).map(lambda element: element["name"])
+    return [name.decode() for name in rows.as_numpy_iterator()]
+
+
+def _originals(source, split, positions=None):
+    part = find_split(source, split)
+    elements = part.elements if part.originals is None else part.originals
+    if positions is None:
+        return elements
+    wanted = np.zeros(part.num_images, bool)
+    wanted[list(positions)] = True
+    wanted = tf.constant(wanted)
+    return elements.enumerate().filter(lambda position, _: wanted[position]).map(lambda _, element: element)
+
+
 def crop_and_flip(images, draws, crop_padding, flip):
     """Random crops of the padded images, half of them mirrored: uint8 (n, h, w, c), same shape out.
 
@@ -285,9 +317,8 @@ def _prefetched(batches):
 
 
 def _cached(split, decode):
-    return dataclasses.replace(
-        split, elements=_decoded(split.elements, decode).cache(), shuffle_images=split.num_images
-    )
+    elements = _decoded(split.elements, decode).cache()
+    return dataclasses.replace(split, elements=elements, shuffle_images=split.num_images, originals=split.elements)
 
 
 def _held_out(split, fraction, seed):

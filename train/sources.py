@@ -1,7 +1,7 @@
 """Where images come from: one function a kind of source, all of the same form.
 
-Every source yields elements {"image", "label", "index"}: an image, its class, and its position in the
-source, from which its augmentation follows. Images stay uint8 until the model.
+Every source yields elements {"image", "label", "index", "name"}: an image, its class, its position in the
+source, from which its augmentation follows, and what the source calls it. Images stay uint8 until the model.
 """
 
 import dataclasses
@@ -25,16 +25,18 @@ class Split:
     """Elements of one split in a fixed order.
 
     Attributes:
-        elements: `tf.data.Dataset` of {"image", "label", "index"}, image as `decode` expects it.
+        elements: `tf.data.Dataset` of {"image", "label", "index", "name"}, image as `decode` expects it.
         num_images: how many there are.
         num_indices: all indices are below this.
         shuffle_images: elements to hold for shuffling.
+        originals: the same elements, image as `read` expects it, where `elements` are decoded already.
     """
 
     elements: tf.data.Dataset
     num_images: int
     num_indices: int
     shuffle_images: int
+    originals: tf.data.Dataset | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Source:
         image_shape: (h, w, c) of the decoded images.
         splits: dict from "train", "validation", "test" to `Split`.
         decode: function from an element's image to uint8 (h, w, c).
+        read: function from an original's image to uint8 at its own height and width.
+        titles: tuple of str, by label: the class names for people, where `class_names` are wnids.
+        preprocessing: `Preprocessing` that resizes photographs to `image_shape`.
     """
 
     name: str
@@ -54,10 +59,15 @@ class Source:
     image_shape: tuple
     splits: dict
     decode: Callable
+    read: Callable
+    titles: tuple
+    preprocessing: Preprocessing
 
 
-def _from_arrays(images, labels):
-    columns = {"image": images, "label": labels.astype("int64"), "index": np.arange(len(labels))}
+def _from_arrays(images, labels, names=None):
+    index = np.arange(len(labels))
+    names = index.astype("S") if names is None else names
+    columns = {"image": images, "label": labels.astype("int64"), "index": index, "name": names}
     return Split(tf.data.Dataset.from_tensor_slices(columns), len(labels), len(labels), len(labels))
 
 
@@ -92,7 +102,10 @@ def _synthetic(name, image_size):
 def _small_source(name, class_names, shape, splits, image_size):
     if image_size:
         shape = (image_size, image_size, shape[-1])
-    return Source(name, class_names, shape, splits, lambda image: _fitted(image, shape, DEFAULT_PREPROCESSING))
+    steps = DEFAULT_PREPROCESSING.for_size(shape[0])
+    return Source(
+        name, class_names, shape, splits, lambda image: _fitted(image, shape, steps), tf.identity, class_names, steps
+    )
 
 
 def _tfds(name, image_size, preprocessing, data_dir, download):
@@ -119,14 +132,23 @@ def _tfds(name, image_size, preprocessing, data_dir, download):
 
     def elements(split):
         encoded = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        name = next((name for name in ("file_name", "id") if name in features), None)
         rows = encoded.enumerate().map(
-            lambda index, row: {"image": row["image"], "label": row["label"], "index": index}
+            lambda index, row: {
+                "image": row["image"],
+                "label": row["label"],
+                "index": index,
+                "name": row[name] if name else tf.strings.as_string(index),
+            }
         )
         num_images = builder.info.splits[split].num_examples
         return Split(rows, num_images, num_images, min(num_images, STREAM_SHUFFLE_IMAGES))
 
     splits = {split: elements(split) for split in SPLITS if split in builder.info.splits}
-    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, _decoder(shape, preprocessing))
+    names, steps, read = tuple(features["label"].names), preprocessing.for_size(shape[0]), _reader(channels)
+    return Source(
+        f"tfds:{name}", names, shape, splits, lambda image: _fitted(read(image), shape, steps), read, names, steps
+    )
 
 
 def _folder(path, image_size, preprocessing, class_index):
@@ -149,8 +171,9 @@ def _folder(path, image_size, preprocessing, class_index):
             if entry.is_dir() and entry.name[0] != "."
         }
     )
+    titles = class_names
     if class_index:
-        wnids = [wnid for wnid, _ in read_class_index(class_index)]
+        wnids, titles = zip(*read_class_index(class_index), strict=True)
         unknown = sorted({*class_names} - {*wnids})
         if unknown:
             raise ValueError(
@@ -159,10 +182,22 @@ def _folder(path, image_size, preprocessing, class_index):
             )
         class_names = wnids
     size = image_size or preprocessing.crop
-    shape = (size, size, 3)
+    shape, steps, decode = (size, size, 3), preprocessing.for_size(size), _reader(3)
     splits = {split: _files(folder, class_names) for split, folder in splits.items()}
-    decode = _decoder(shape, preprocessing)
-    return Source(f"folder:{path}", tuple(class_names), shape, splits, lambda file: decode(tf.io.read_file(file)))
+
+    def read(file):
+        return decode(tf.io.read_file(file))
+
+    return Source(
+        f"folder:{path}",
+        tuple(class_names),
+        shape,
+        splits,
+        lambda file: _fitted(read(file), shape, steps),
+        read,
+        tuple(titles),
+        steps,
+    )
 
 
 def _files(folder, class_names):
@@ -174,23 +209,24 @@ def _files(folder, class_names):
         labels += [label] * len(found)
     if not files:
         raise ValueError(f"Expected images ({', '.join(EXTENSIONS)}) in {folder}/CLASS. Received: none.")
-    return _from_arrays(np.array(files), np.array(labels))
+    names = [os.path.relpath(file, folder) for file in files]
+    return _from_arrays(np.array(files), np.array(labels), np.array(names))
 
 
-def _decoder(shape, preprocessing):
-    """Function from an encoded JPEG, PNG, BMP or GIF to uint8 `shape`."""
+def _reader(channels):
+    """Function from an encoded JPEG, PNG, BMP or GIF to uint8 (h, w, channels) of the image's own size."""
 
-    def decode(encoded):
+    def read(encoded):
         # TensorFlow's own choice for JPEG is a faster transform, up to ten levels off what Pillow decodes.
         image = tf.cond(
             tf.io.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(encoded, shape[-1], dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(encoded, shape[-1], expand_animations=False),
+            lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
         )
-        image.set_shape((None, None, shape[-1]))
-        return _fitted(image, shape, preprocessing)
+        image.set_shape((None, None, channels))
+        return image
 
-    return decode
+    return read
 
 
 def _fitted(image, shape, preprocessing):
@@ -201,11 +237,10 @@ def _fitted(image, shape, preprocessing):
     if image.shape.is_fully_defined() and tuple(image.shape) == tuple(shape):
         return image
     fits = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
-    shorter = round(shape[0] * preprocessing.resize / preprocessing.crop)
 
     def resize():
         size = tf.shape(image)[:2]
-        sides = size * shorter // tf.reduce_min(size)
+        sides = size * preprocessing.resize // tf.reduce_min(size)
         resized = image
         for step in ((size[0], sides[1]), sides):  # rows first and whole pixels in between, as Pillow does
             resized = tf.image.resize(resized, step, preprocessing.interpolation, antialias=True)
