@@ -1,7 +1,5 @@
 """Pictures of what a model gets wrong: the confusion matrix, and a contact sheet of its worst mistakes."""
 
-import textwrap
-
 import matplotlib
 import numpy as np
 
@@ -11,7 +9,7 @@ from matplotlib import pyplot as plt
 
 MOST_NAMED = 30  # classes up to which ticks have names and cells have numbers
 SHEET_COLUMNS = 5
-TITLE_WIDTH = 26  # characters that fit over a picture of the sheet
+GAMMA = 1 / 3  # of the colours, so that mistakes of two per cent show beside a diagonal of ninety
 
 
 def draw_confusion(path, counts, titles):
@@ -29,17 +27,16 @@ def draw_confusion(path, counts, titles):
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = np.clip(2.5 + 0.45 * len(shown), 5, 12)  # inches; 1,000 classes have a pixel each at 120 dots an inch
     figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    # The square root of a share brings out mistakes of a per cent beside a diagonal of ninety.
-    image = axes.imshow(shares, cmap="Blues", norm=matplotlib.colors.PowerNorm(0.5, 0, 1), interpolation="nearest")
+    image = axes.imshow(shares, cmap="Blues", norm=matplotlib.colors.PowerNorm(GAMMA, 0, 1), interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class's images")
-    bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], labels=["0", "1 %", "5 %", "10 %", "25 %", "50 %", "100 %"])
+    bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], labels=["0", "1%", "5%", "10%", "25%", "50%", "100%"])
     axes.set(xlabel="answer of the model", ylabel="class of the image", xticks=[], yticks=[])
     if is_named:
-        names = [textwrap.shorten(titles[label].replace("_", " "), 20, placeholder="…") for label in shown]
+        names = [_short(titles[label], 20) for label in shown]
         axes.set_xticks(range(len(shown)), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(len(shown)), names)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.4 else "black"
+            colour = "white" if shares[row, column] > 0.2 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
     right = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{counts.sum():,} images, {len(shown):,} classes, {right:.2%} right", fontsize=10)
@@ -60,16 +57,18 @@ def draw_worst(path, mistakes, heading):
     )
     for axes in grid.flat:
         axes.axis("off")
+        axes.set_anchor("NW")  # names in one line, whatever the pictures' proportions
     for axes, (image, answer, confidence, label) in zip(grid.flat, mistakes, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        lines = (f"{_short(answer)} {confidence:.0%}", f"is: {_short(label)}")
+        lines = (f"{_short(answer, 26)}? {confidence:.0%}", f"is: {_short(label, 30)}")
         axes.set_title("\n".join(lines), fontsize=10, loc="left")
     figure.suptitle(heading, fontsize=12)
     _save(figure, path)
 
 
-def _short(name):
-    return textwrap.shorten(name.replace("_", " "), TITLE_WIDTH, placeholder="…")
+def _short(name, width):
+    name = name.replace("_", " ")
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def _save(figure, path):

@@ -59,6 +59,7 @@ def load(path, num_threads=NUM_THREADS, any_size=False):
 def _check_is_file(path):
     if os.path.isfile(path):
         return
+    expected = "Expected a .keras or .tflite file, or one of keras_resnet.list_models()"
     problem, received, hint = "The model file does not exist", repr(path), ""
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         problem, hint = (
@@ -70,7 +71,7 @@ def _check_is_file(path):
         problem, received = "The model is a folder", f"{path!r}, a folder"
         models = sorted(name for name in os.listdir(path) if name.endswith((".keras", ".tflite")))
         hint = f" Pass {os.path.join(path, models[0])}." if models else ""
-    raise ValueError(f"{problem}. Expected a .keras or .tflite file. Received: {received}.{hint}")
+    raise ValueError(f"{problem}. {expected}. Received: {received}.{hint}")
 
 
 def load_keras(path):

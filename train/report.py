@@ -34,8 +34,9 @@ def write(folder, facts, outputs, labels, source, split):
     with written_aside(os.path.join(folder, CONFUSION)) as aside:
         pictures.draw_confusion(aside, scoring.confusion(outputs, labels), source.titles)
     mistakes = _mistakes(outputs, labels, source, split)
-    num_wrong = sum(scoring.ranks(outputs, labels) > 0)
-    heading = f"The {len(mistakes)} most confident of {num_wrong:,} mistakes on {len(labels):,} images"
+    num_wrong = int(sum(scoring.ranks(outputs, labels) > 0))
+    shown = f"All {num_wrong}" if num_wrong == len(mistakes) else f"The {len(mistakes)} most confident of {num_wrong:,}"
+    heading = f"{shown} mistakes on {len(labels):,} images: what the model said, and what it is"
     with written_aside(os.path.join(folder, WORST)) as aside:
         pictures.draw_worst(aside, mistakes, heading)
 
