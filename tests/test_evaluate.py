@@ -133,6 +133,8 @@ def test_photographs_come_in_the_order_of_the_evaluation(few):
         some = [name for _, _, name in data.photographs(source, "validation", [6, 1])]
         assert some == [rows[1][2], rows[6][2]]
     assert np.array_equal(rows[3][0], batch["image"][3])
+    assert data.load(f"folder:{few}", **options).titles[0] == "tench"
+    assert data.load(f"folder:{few}").titles == tuple(sorted(path.name for path in (few / "validation").iterdir()))
     names = data.names(data.load(f"folder:{few}", **options), "test")
     assert names[0] == "n01440764/ILSVRC2012_val_00000100.JPEG"
     image, _, _ = next(data.photographs(data.load(f"folder:{few}", **options), "test"))
@@ -260,6 +262,22 @@ def test_the_contact_sheet_shows_every_mistake(num_mistakes, monkeypatch):
     labels = [f"class {number} {'x' * 40}"[:29] + "…" for number in range(num_mistakes)]
     assert titles == [f"great white shark? 99%\nis: {label}" for label in labels]
     pictures.plt.close("all")
+
+
+@pytest.mark.unit
+def test_the_worst_mistakes_come_with_their_own_pictures():
+    source = data.load("digits")
+    images, labels, _ = data.arrays(source, "test")
+    outputs = np.zeros((len(labels), 10), "float32")
+    outputs[np.arange(len(labels)), labels] = 20
+    for position, logit in ((50, 40), (7, 30), (300, 25)):
+        outputs[position, (labels[position] + 1) % 10] = logit
+    mistakes = report._mistakes(outputs, labels, source, "test")
+    assert len(mistakes) == 3
+    for (image, answer, confidence, label), position in zip(mistakes, (50, 7, 300), strict=True):
+        assert np.array_equal(image, images[position])
+        assert (answer, label) == (str((labels[position] + 1) % 10), str(labels[position]))
+        assert confidence == pytest.approx(1 / (1 + np.exp(20 - outputs[position].max())), rel=1e-3)
 
 
 REAL = [[number % 1000] for number in range(50_000)]
