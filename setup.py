@@ -31,6 +31,7 @@ setuptools.setup(
             "importlib_resources",  # tensorflow-datasets 4.9.10 needs it and does not declare it
             "litert-quantizer",
             "matplotlib",
+            "pillow",
             "scikit-learn",  # carries the digits
             "tensorflow>=2.21",
             "tensorflow-datasets",

@@ -103,22 +103,34 @@ class Preprocessor:
         return np.asarray(ordered, "float32") * scale + offset
 
     def _crop(self, image):
-        import PIL.Image  # an optional dependency: nets are built without it
-
-        size, crop = self.preprocessing.resize, self.preprocessing.crop
-        width, height = image.size
-        if size == 0:
-            size = max(min(width, height), crop)
-        if min(width, height) != size:
-            filters = getattr(PIL.Image.Resampling, self.preprocessing.interpolation.upper())
-            # The longer side is cut to a whole number, as torchvision's and timm's Resize do.
-            sides = (size, size * height // width) if width <= height else (size * width // height, size)
-            if sides[0] * sides[1] > MOST_PIXELS:
-                raise ValueError(f"Expected an image of usual proportions. Received: {width} x {height} pixels.")
-            image = image.resize(sides, filters)
-        pixels = np.asarray(image)
+        crop = self.preprocessing.crop
+        size = self.preprocessing.resize or max(min(image.size), crop)
+        pixels = np.asarray(resize_shorter(image, size, self.preprocessing.interpolation))
         top, left = (round((side - crop) / 2) for side in pixels.shape[:2])
         return pixels[top : top + crop, left : left + crop]
+
+
+def resize_shorter(image, size, interpolation):
+    """The image with a shorter side of that many pixels; one that has it stays as it is.
+
+    Args:
+        image: `PIL.Image`.
+        size: whole number. The longer side is cut to one too, as torchvision's and timm's Resize do.
+        interpolation: "bilinear" or "bicubic".
+    Returns:
+        `PIL.Image`.
+    Raises:
+        ValueError: if the longer side would fill the memory.
+    """
+    import PIL.Image  # an optional dependency: nets are built without it
+
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    sides = (size, size * height // width) if width <= height else (size * width // height, size)
+    if sides[0] * sides[1] > MOST_PIXELS:
+        raise ValueError(f"Expected an image of usual proportions. Received: {width} x {height} pixels.")
+    return image.resize(sides, getattr(PIL.Image.Resampling, interpolation.upper()))
 
 
 def open_image(image):

@@ -57,3 +57,13 @@ def digits_run(tmp_path_factory):
     (workdir / "output.txt").write_text(done.stdout)
     (workdir / "errors.txt").write_text(done.stderr)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Folder of the real nets as .safetensors files, in torchvision's names."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data at {DATA}; set KERAS_RESNET_TEST_DATA")
+    folder = tmp_path_factory.mktemp("weights")
+    run(DATA.parent / "tools" / "unpack_weights.py", folder)
+    return folder

@@ -26,18 +26,6 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: pip install keras-resnet[test,torch]")
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """Folder of the real nets as .safetensors files, in torchvision's names."""
-    from conftest import DATA
-
-    if not DATA.is_dir():
-        pytest.skip(f"no real data at {DATA}; set KERAS_RESNET_TEST_DATA")
-    folder = tmp_path_factory.mktemp("weights")
-    run(DATA.parent / "tools" / "unpack_weights.py", folder)
-    return folder
-
-
 @pytest.fixture
 def cifar10(shared_data):
     """The 5,000 test images and labels in the order of their names."""

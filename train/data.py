@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_resnet import weights as published
 from keras_resnet.preprocessing import Preprocessing
-from train import augment, preparation
+from train import augment, damage, preparation, sources
 from train import config as configs
 from train.sources import DEFAULT_PREPROCESSING, SOURCES
 
@@ -151,7 +151,8 @@ def load_for_model(model_path, image_shape, spec=None, **options):
         )
     given = {name: value for name, value in options.items() if value is not None}
     options = (_options_of(run) if run else _options_of_card(model_path)) | given
-    return load(spec or run.data, image_size=image_shape[0] or 0, **options)
+    source = load(spec or run.data, image_size=image_shape[0] or 0, **options)
+    return damage.leave_out(source, damage.look(source))
 
 
 def _options_of_card(model_path):
@@ -350,6 +351,36 @@ def arrays(source, split, limit=None):
     batches = evaluation_batches(source, split, min(part.num_images, 128)).as_numpy_iterator()
     columns = [np.concatenate(column) for column in zip(*((b["image"], b["label"]) for b in batches), strict=True)]
     return *(column[: part.num_images] for column in columns), part.positions
+
+
+def photographs(source, split, positions=None):
+    """Images of a split at their own sizes, in the order of `evaluation_batches`.
+
+    Args:
+        source: `Source`.
+        split: "train", "validation" or "test".
+        positions: whole numbers, of the images wanted, counted in that order; None: all.
+    Returns:
+        Iterator of (uint8 (h, w, c), int label, str name), in the order of the split.
+    """
+    part = find_split(source, split)
+    wanted = part.positions if positions is None else part.positions[np.sort(positions)]
+    read = part.open()
+
+    def whole(position):
+        row = read(position)
+        image = sources.decode_whole(row["image"], source.image_shape[-1]) if source.encoded else row["image"]
+        return row | {"image": image}
+
+    rows = tf.data.Dataset.from_tensor_slices(wanted).map(whole, tf.data.AUTOTUNE, deterministic=True)
+    for row, position in zip(_prefetched(rows).as_numpy_iterator(), wanted, strict=True):
+        yield row["image"], int(row["label"]), part.names(position)
+
+
+def names(source, split):
+    """What the source calls the images of a split, in the order of `evaluation_batches`: list of str."""
+    part = find_split(source, split)
+    return [part.names(position) for position in part.positions]
 
 
 def _prefetched(batches):

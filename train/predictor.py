@@ -29,24 +29,49 @@ class Predictor:
     num_classes: int
 
 
-def load(path, num_threads=NUM_THREADS):
+def load(path, num_threads=NUM_THREADS, any_size=False):
     """Opens a `.keras` or `.tflite` file for prediction.
 
     Args:
         path: the file.
         num_threads: threads of the LiteRT interpreter.
+        any_size: whether to rebuild the net for images of any height and width.
     Returns:
         `Predictor`.
     Raises:
-        ValueError: if the file is absent, damaged, of another kind, or not an image classifier.
+        ValueError: if the file is absent, damaged, of another kind, not an image classifier, or tied to one size.
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"The model file does not exist. Expected a .keras or .tflite file. Received: {path!r}.")
+    _check_is_file(path)
     if path.endswith(".keras"):
-        return from_keras(load_keras(path))
+        model = load_keras(path)
+        return from_keras(for_any_size(model) if any_size else model)
     if path.endswith(".tflite"):
-        return from_tflite(path, num_threads)
+        found = from_tflite(path, num_threads)
+        if any_size:
+            raise ValueError(
+                "A .tflite file takes images of one size. Expected a .keras file for --scales. Received: "
+                f"{path!r}, {found.image_shape[0]} x {found.image_shape[1]} pixels. Use --crops=10, or its .keras file."
+            )
+        return found
     raise ValueError(f"The model file is of an unknown kind. Expected .keras or .tflite. Received: {path!r}.")
+
+
+def _check_is_file(path):
+    if os.path.isfile(path):
+        return
+    expected = "Expected a .keras or .tflite file, or one of keras_resnet.list_models()"
+    problem, received, hint = "The model file does not exist", repr(path), ""
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        problem, hint = (
+            "A SavedModel is not scored",
+            " Score the .keras file it was exported from, or a .tflite beside it.",
+        )
+        received += ", a SavedModel folder"
+    elif os.path.isdir(path):
+        problem, received = "The model is a folder", f"{path!r}, a folder"
+        models = sorted(name for name in os.listdir(path) if name.endswith((".keras", ".tflite")))
+        hint = f" Pass {os.path.join(path, models[0])}." if models else ""
+    raise ValueError(f"{problem}. {expected}. Received: {received}.{hint}")
 
 
 def load_keras(path):
@@ -82,6 +107,33 @@ def load_keras(path):
     if len(model.inputs) != 1 or len(model.outputs) != 1 or [*map(len, shapes)] != [4, 2]:
         raise ValueError(f"{expected}: (n, h, w, c) in, (n, classes) out. Received: shapes {shapes} in {path!r}.")
     return model
+
+
+def for_any_size(model):
+    """A copy of a fully convolutional model that takes images of any height and width, with the same weights.
+
+    Args:
+        model: `keras.Model` from (n, h, w, c) to (n, classes).
+    Returns:
+        `keras.Model` from (n, None, None, c).
+    Raises:
+        ValueError: if a layer, such as a flattening one, needs the model's own size.
+    """
+    import keras
+
+    (inputs,) = model.inputs
+    if inputs.shape[1:3] == (None, None):
+        return model
+    anywhere = keras.Input((None, None, inputs.shape[-1]), dtype=inputs.dtype, name=inputs.name)
+    try:
+        copy = keras.models.clone_model(model, input_tensors=anywhere)
+        copy.set_weights(model.get_weights())
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "The model is tied to one size of image. Expected convolutions up to a global pooling. Received: "
+            f"{model.name}, {inputs.shape[1]} x {inputs.shape[2]} pixels. Leave out --scales."
+        ) from error
+    return copy
 
 
 def from_keras(model):

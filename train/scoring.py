@@ -105,6 +105,30 @@ def ranks(outputs, labels):
     return np.where(np.isfinite(outputs).all(axis=1), found, outputs.shape[1] + 5)
 
 
+def answers(outputs):
+    """The best class of each image: int (n,), the lower one of equals, -1 where a score is not finite."""
+    return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1)
+
+
+def confusion(outputs, labels):
+    """How often images of each class (row) got each answer (column): int (classes, classes)."""
+    found, counts = answers(outputs), np.zeros((outputs.shape[1],) * 2, int)
+    np.add.at(counts, (labels[found >= 0], found[found >= 0]), 1)
+    return counts
+
+
+def worst(outputs, labels, most):
+    """Positions of the wrong answers, the most confident first: at most that many."""
+    found = answers(outputs)
+    (wrong,) = np.nonzero((found != labels) & (found >= 0))
+    return wrong[np.argsort(-confidences(outputs)[wrong], kind="stable")][:most]
+
+
+def confidences(outputs):
+    """Probability of the best class of each image: float (n,)."""
+    return probabilities(outputs).max(axis=1)
+
+
 def is_probabilities(outputs):
     """Whether every row is a distribution (int8 scores sum to one within a percent or two)."""
     return bool(np.all(outputs >= 0) and np.all(np.abs(outputs.sum(axis=1) - 1) < 0.02))
@@ -112,7 +136,10 @@ def is_probabilities(outputs):
 
 def probabilities(outputs):
     """Softmax of logits; probabilities stay as they are."""
-    if is_probabilities(outputs):
-        return outputs
-    exponents = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
+    return outputs if is_probabilities(outputs) else softmax(outputs)
+
+
+def softmax(logits):
+    """Probabilities over the last axis."""
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)

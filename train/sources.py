@@ -51,7 +51,8 @@ class Source:
         class_names: tuple of str, by label.
         image_shape: (h, w, c) of the images a model gets.
         splits: dict from "train", "validation", "test" to `Split`.
-        preprocessing: `keras_resnet.preprocessing.Preprocessing`: how encoded images are resized.
+        titles: tuple of str, by label: the class names for people, where `class_names` are wnids.
+        preprocessing: `keras_resnet.preprocessing.Preprocessing` that resizes photographs to `image_shape`.
         encoded: whether images are read as encoded strings.
         files: whether each encoded image is a file of its own, which `train.damage` looks through.
     """
@@ -60,7 +61,8 @@ class Source:
     class_names: tuple
     image_shape: tuple
     splits: dict
-    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
+    titles: tuple
+    preprocessing: Preprocessing
     encoded: bool = False
     files: bool = False
 
@@ -113,7 +115,8 @@ def _small_source(name, parts, image_size):
         if shape != images.shape[1:]:
             images = np.stack([fitted(tf.constant(image), shape, DEFAULT_PREPROCESSING) for image in images])
         splits[split] = _from_arrays(images, labels.astype("int64"), f"{name} {split}")
-    return Source(name, tuple(map(str, range(10))), shape, splits)
+    classes = tuple(map(str, range(10)))
+    return Source(name, classes, shape, splits, classes, DEFAULT_PREPROCESSING.for_size(shape[0]))
 
 
 def _tfds(name, image_size, preprocessing, data_dir, download):
@@ -154,10 +157,23 @@ def _tfds(name, image_size, preprocessing, data_dir, download):
         info = builder.info.splits[name]
         paths = [os.fspath(path) for path in info.filepaths]
         reader = _array_reader(paths, parse, shape) if in_memory else _record_reader(paths, parse)
-        return Split(np.arange(info.num_examples), reader, lambda position: f"{name} image {position}")
+        return Split(np.arange(info.num_examples), reader, functools.partial(_record_name, paths, features, name))
 
     splits = {split: split_of(split) for split in SPLITS if split in builder.info.splits}
-    return Source(f"tfds:{name}", tuple(features["label"].names), shape, splits, preprocessing, not in_memory)
+    classes, preprocessing = tuple(features["label"].names), preprocessing.for_size(shape[0])
+    return Source(f"tfds:{name}", classes, shape, splits, classes, preprocessing, encoded=not in_memory)
+
+
+def _record_name(paths, features, split, position):
+    """The file name or id that a TFDS record carries, or its place."""
+    name = next((name for name in ("file_name", "id") if name in features), None)
+    if name is None:
+        return f"{split} image {position}"
+    serialized = _indexed(tuple(paths)).read(tf.constant(position))
+    return features.deserialize_example(serialized)[name].numpy().decode()
+
+
+_indexed = functools.cache(records.index)
 
 
 def _array_reader(paths, parse, shape):
@@ -182,7 +198,7 @@ def _record_reader(paths, parse):
 
     @functools.cache
     def open_records():
-        found = records.index(paths)
+        found = _indexed(tuple(paths))
         return lambda position: parse(found.read(position))
 
     return open_records
@@ -208,8 +224,9 @@ def _folder(path, image_size, preprocessing, class_index):
             if entry.is_dir() and entry.name[0] != "."
         }
     )
+    titles = class_names
     if class_index:
-        wnids = [wnid for wnid, _ in read_class_index(class_index)]
+        wnids, titles = zip(*read_class_index(class_index), strict=True)
         unknown = sorted({*class_names} - {*wnids})
         if unknown:
             raise ValueError(
@@ -219,7 +236,8 @@ def _folder(path, image_size, preprocessing, class_index):
         class_names = wnids
     size = image_size or preprocessing.crop
     splits = {split: _files(folder, class_names) for split, folder in splits.items()}
-    return Source(f"folder:{path}", tuple(class_names), (size, size, 3), splits, preprocessing, True, True)
+    shape, steps = (size, size, 3), preprocessing.for_size(size)
+    return Source(f"folder:{path}", tuple(class_names), shape, splits, tuple(titles), steps, encoded=True, files=True)
 
 
 def _files(folder, class_names):
