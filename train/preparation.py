@@ -12,7 +12,7 @@ import tensorflow as tf
 from train import augment, crops, sources
 from train.operations import FILL_BYTE, to_bytes
 
-CROP_DRAWS = max(crops.RESIZED_DRAWS, crops.JITTERED_DRAWS, 2)
+CROP_DRAWS = max(crops.RANDOM_RESIZED_DRAWS, crops.SCALE_JITTERED_DRAWS, 2)
 MIRROR = CROP_DRAWS  # the column that decides whether an image is mirrored
 
 
@@ -87,9 +87,10 @@ def crop_encoded(encoded, draws, config, shape, preprocessing):
         uint8 `shape`, mirrored where the draws say so.
     """
     if config.crop == "resized":
-        image = crops.random_resized_crop(encoded, draws[: crops.RESIZED_DRAWS], shape, (config.min_area, 1.0))
+        own = draws[: crops.RANDOM_RESIZED_DRAWS]
+        image = crops.random_resized_crop(encoded, own, shape[0], shape[-1], (config.min_area, 1.0))
     elif config.crop == "scale_jitter":
-        image = crops.scale_jittered_crop(encoded, draws[: crops.JITTERED_DRAWS], shape)
+        image = crops.scale_jittered_crop(encoded, draws[: crops.SCALE_JITTERED_DRAWS], shape[0], shape[-1])
     else:
         image = sources.fitted(sources.decode_whole(encoded, shape[-1]), shape, preprocessing)
         return crop_batch(image[None], draws[None], config, shape)[0]
@@ -107,8 +108,14 @@ def crop_batch(images, draws, config, shape):
     Returns:
         uint8 (n, *shape), mirrored where the draws say so.
     """
-    if config.crop in crops.BOXES:
-        boxes = crops.BOXES[config.crop](images.shape[1:3], draws, config, shape[0])
+    sides = tf.constant(tuple(images.shape[1:3]), tf.float32)
+    if config.crop == "resized":
+        own = draws[:, : crops.RANDOM_RESIZED_DRAWS]
+        boxes = tf.vectorized_map(lambda row: crops.resized_window(sides, row, (config.min_area, 1.0)), own)
+        return _boxed(images, boxes, draws, config, shape)
+    if config.crop == "scale_jitter":
+        own = draws[:, : crops.SCALE_JITTERED_DRAWS]
+        boxes = tf.vectorized_map(lambda row: crops.jittered_window(sides, row, shape[0]), own)
         return _boxed(images, boxes, draws, config, shape)
     if tuple(images.shape[1:3]) != tuple(shape[:2]):
         whole = tf.constant([0.0, 0.0, *images.shape[1:3]]) * tf.ones((tf.shape(images)[0], 1))
