@@ -296,7 +296,7 @@ def test_real_labels_are_those_of_the_images_numbers(tmp_path):
     assert real_labels.score(np.array([5, 2, 7]), acceptable) == (0.5, 2)
     assert real_labels.score(np.array([3, 999, 7]), acceptable) == (1.0, 2)
     with pytest.raises(ValueError, match="Received: 1 images, all without"):
-        real_labels.score(np.array([7]), [[]])
+        real_labels.read(tmp_path / "real.json", names[2:], 1000)
 
 
 BAD_REAL_LABELS = {

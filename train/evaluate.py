@@ -31,14 +31,16 @@ def main(argv):
     values = flags.FLAGS
     crops, scales = check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from train import data, real_labels, report, scoring, views
+    from train import data, real_labels, scoring, views
 
     model, preprocessing = open_model(values)
     options = {"data_dir": values.data_dir, "class_index": values.class_index, "preprocessing": preprocessing}
     source = data.load_for_model(values.model, model.image_shape, values.data, **options)
     acceptable = None
-    if values.real_labels:  # before the work that it would be a pity to lose
+    if values.real_labels:  # both before the work that it would be a pity to lose
         acceptable = real_labels.read(values.real_labels, data.names(source, values.split), model.num_classes)
+    if values.output_dir:
+        os.makedirs(values.output_dir, exist_ok=True)
     outputs, labels = views.predict(model, source, values.split, crops, scales)
     facts = describe(values, crops, scales, source) | dataclasses.asdict(scoring.score(outputs, labels))
     print(
@@ -52,6 +54,8 @@ def main(argv):
         for name, num_images, top1 in scoring.per_class(outputs, labels, source.titles):
             print(f"{name:>20} {num_images:>7,} images  top-1 {top1:.2%}")
     if values.output_dir:
+        from train import report  # brings matplotlib, a second of import
+
         report.write(values.output_dir, facts, outputs, labels, source, values.split)
 
 

@@ -24,7 +24,10 @@ def read(path, names, num_classes):
     if num_classes != NUM_CLASSES:
         raise ValueError(f"--real_labels are ImageNet's. Expected a model of 1000 classes. Received: {num_classes}.")
     labels = _read(path)
-    return [labels[_number(name) - 1] for name in names]
+    found = [labels[_number(name) - 1] for name in names]
+    if not any(found):
+        raise ValueError(f"Expected images with real labels. Received: {len(names)} images, all without.")
+    return found
 
 
 def score(answers, acceptable):
@@ -32,13 +35,9 @@ def score(answers, acceptable):
 
     Args:
         answers: int (n,), of `train.scoring.answers`.
-        acceptable: list of n lists of int.
-    Raises:
-        ValueError: if no image has labels.
+        acceptable: list of n lists of int, not all empty.
     """
     hits = [answer in labels for answer, labels in zip(answers.tolist(), acceptable, strict=True) if labels]
-    if not hits:
-        raise ValueError(f"Expected images with real labels. Received: {len(answers)} images, all without.")
     return float(np.mean(hits)), len(hits)
 
 
