@@ -1,4 +1,4 @@
-"""Pictures of what a model gets wrong: the confusion matrix, and a contact sheet of its worst mistakes."""
+"""Pictures: the confusion matrix, and contact sheets of training images and of a model's worst mistakes."""
 
 import matplotlib
 import numpy as np
@@ -8,7 +8,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 MOST_NAMED = 30  # classes up to which ticks have names and cells have numbers
-SHEET_COLUMNS = 5
 GAMMA = 1 / 3  # of the colours, so that mistakes of two per cent show beside a diagonal of ninety
 
 
@@ -51,17 +50,32 @@ def draw_worst(path, mistakes, heading):
         mistakes: list of (uint8 (h, w, c), answer's name, confidence from 0 to 1, class's name).
         heading: line above the sheet.
     """
-    rows = max(1, -(-len(mistakes) // SHEET_COLUMNS))
+    captioned = [
+        (image, f"{_short(answer, 26)}? {confidence:.0%}\nis: {_short(label, 30)}")
+        for image, answer, confidence, label in mistakes
+    ]
+    draw_sheet(path, captioned, heading, columns=5)
+
+
+def draw_sheet(path, captioned, heading, columns):
+    """Contact sheet of images with captions.
+
+    Args:
+        path: of the picture.
+        captioned: list of (uint8 (h, w, c), caption of at most two lines).
+        heading: line above the sheet.
+        columns: images side by side.
+    """
+    rows = max(1, -(-len(captioned) // columns))
     figure, grid = plt.subplots(
-        rows, SHEET_COLUMNS, figsize=(2.5 * SHEET_COLUMNS, 2.9 * rows + 0.5), layout="constrained", squeeze=False
+        rows, columns, figsize=(2.5 * columns, 2.9 * rows + 0.5), layout="constrained", squeeze=False
     )
     for axes in grid.flat:
         axes.axis("off")
-        axes.set_anchor("NW")  # names in one line, whatever the pictures' proportions
-    for axes, (image, answer, confidence, label) in zip(grid.flat, mistakes, strict=False):
+        axes.set_anchor("NW")  # captions in one line, whatever the pictures' proportions
+    for axes, (image, caption) in zip(grid.flat, captioned, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        lines = (f"{_short(answer, 26)}? {confidence:.0%}", f"is: {_short(label, 30)}")
-        axes.set_title("\n".join(lines), fontsize=10, loc="left")
+        axes.set_title(caption, fontsize=10, loc="left")
     figure.suptitle(heading, fontsize=12)
     _save(figure, path)
 
