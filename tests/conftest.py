@@ -10,7 +10,9 @@ import train
 train.import_tensorflow_quietly()
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 DATA = pathlib.Path(os.environ.get("KERAS_RESNET_TEST_DATA", ROOT / "../shared/data")).resolve()
@@ -67,3 +69,19 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     run(DATA.parent / "tools" / "unpack_weights.py", folder)
     return folder
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of three photographs a split: JPEG and PNG, grey and colour, wide and high."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        for label, name in enumerate(("cat", "dog")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number, shape in enumerate([(90, 120, 3), (120, 90, 1), (64, 64, 3)]):
+                image = tf.constant(np.full(shape, 60 + 100 * label) + rng.integers(-9, 9, shape), tf.uint8)
+                encoded = tf.io.encode_png(image) if number == 1 else tf.io.encode_jpeg(image)
+                (folder / f"{number}.{'png' if number == 1 else 'JPEG'}").write_bytes(encoded.numpy())
+            (folder / ".hidden").write_text("not an image")
+    return tmp_path

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.contract
 ALLOWED = {
     "keras_resnet": {"keras", "keras_resnet", "numpy", "h5py", "huggingface_hub", "safetensors", "torch", "PIL"},
     "train": {"train", "keras", "keras_resnet", "numpy", "tensorflow", "tensorflow_datasets", "absl", "tqdm",
-              "matplotlib", "sklearn", "ai_edge_litert", "PIL"},
+              "matplotlib", "sklearn", "scipy", "ai_edge_litert", "PIL"},
     "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert",
                "litert_quantizer"},
 }  # fmt: skip

@@ -187,6 +187,11 @@ def _check_together(config):
             "Expected no warm-up with --schedule=plateau, whose rate follows val_loss alone. "
             f"Received: --warmup_epochs={config.warmup_epochs}. Pass --warmup_epochs=0 or another schedule."
         )
+    if config.crop_padding and config.crop != "padded":
+        raise ValueError(
+            "Expected crop_padding with padded crops alone. Received: "
+            f"--crop_padding={config.crop_padding} with --crop={config.crop}. Pass --crop=padded or --crop_padding=0."
+        )
     if config.batch_size % config.accumulation:
         raise ValueError(
             "The global batch must split evenly into the parts that are accumulated. Received: "

@@ -212,8 +212,10 @@ def training_order(source, config, epoch):
     order = np.repeat(order, config.repeats)
     times = np.arange(len(order)) % config.repeats
     chosen = np.arange(steps * config.batch_size) % (split.num_images if config.fill_last_batch else len(order))
-    shape = (steps, config.batch_size)
-    return order[chosen].reshape(shape), times[chosen].reshape(shape)
+    order, times = (column[chosen].reshape(steps, config.batch_size) for column in (order, times))
+    # Within a batch all first drawings, then all second ones: what is mixed with its neighbour is another image.
+    apart = np.argsort(times, axis=1, kind="stable")
+    return np.take_along_axis(order, apart, axis=1), np.take_along_axis(times, apart, axis=1)
 
 
 def training_batches(source, config, *, epoch, first_step=0, share=WHOLE):

@@ -94,8 +94,7 @@ def describe(config, source, strategy, model, progress):
     sizes = ", ".join(f"{split.num_images:,} {name}" for name, split in source.splits.items())
     shape = " x ".join(map(str, source.image_shape))
     replicas = strategy.num_replicas_in_sync
-    resumed = f", resumed after epoch {progress.epoch}" if progress.epoch else ""
-    resumed += f", step {progress.step}" if progress.step else ""
+    resumed = f", resumed after epoch {progress.epoch}, step {progress.step}" if progress.epoch or progress.step else ""
     return (
         f"{config.model}: {model.count_params():,} parameters, images {shape}, {len(source.class_names)} classes\n"
         f"{source.name}: {sizes} images\n"

@@ -31,7 +31,7 @@ def draw_confusion(path, counts, titles):
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], labels=["0", "1%", "5%", "10%", "25%", "50%", "100%"])
     axes.set(xlabel="answer of the model", ylabel="class of the image", xticks=[], yticks=[])
     if is_named:
-        names = [_short(titles[label], 20) for label in shown]
+        names = [short(titles[label], 20) for label in shown]
         axes.set_xticks(range(len(shown)), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(len(shown)), names)
         for row, column in zip(*np.nonzero(counts), strict=True):
@@ -51,7 +51,7 @@ def draw_worst(path, mistakes, heading):
         heading: line above the sheet.
     """
     captioned = [
-        (image, f"{_short(answer, 26)}? {confidence:.0%}\nis: {_short(label, 30)}")
+        (image, f"{short(answer, 26)}? {confidence:.0%}\nis: {short(label, 30)}")
         for image, answer, confidence, label in mistakes
     ]
     draw_sheet(path, captioned, heading, columns=5)
@@ -80,7 +80,8 @@ def draw_sheet(path, captioned, heading, columns):
     _save(figure, path)
 
 
-def _short(name, width):
+def short(name, width):
+    """A class's name in at most `width` characters."""
     name = name.replace("_", " ")
     return name if len(name) <= width else f"{name[: width - 1]}…"
 

@@ -30,8 +30,9 @@ def _captioned(batch, titles, limit):
     """(image, caption) of the first images of a batch."""
     batch = {name: column[:limit].numpy() for name, column in batch.items()}
     for row, image in enumerate(batch["image"]):
-        caption = titles[batch["label"][row]]
+        caption = pictures.short(titles[batch["label"][row]], 18)
         if "share" in batch and batch["share"][row] < 1:
             share = batch["share"][row]
-            caption = f"{share:.0%} {caption}\n{1 - share:.0%} {titles[batch['other_label'][row]]}"
+            other = pictures.short(titles[batch["other_label"][row]], 18)
+            caption = f"{share:.0%} {caption}\n{1 - share:.0%} {other}"
         yield image, caption

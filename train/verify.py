@@ -39,7 +39,7 @@ def run(config, local_workers):
         if not is_chief:
             return 0
         one, _ = _in_processes(dataclasses.replace(config, strategy="default"), folder, 0)
-        return _print(config, differences(one, many))
+        return report(config, differences(one, many))
 
 
 def differences(one, other):
@@ -119,7 +119,8 @@ def _in_processes(config, folder, local_workers):
         return dict(stored), True
 
 
-def _print(config, worst):
+def report(config, worst):
+    """Prints differences and a verdict: exit code 0 if all are small enough, else 1."""
     tolerance = TOLERANCE if config.mixed_precision == "none" else MIXED_TOLERANCE
     holds = max(worst.values()) <= tolerance
     print(f"{config.model}, {STEPS} steps of batch {config.batch_size}, {config.strategy} against one replica:")
