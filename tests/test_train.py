@@ -141,7 +141,7 @@ def test_flags_override_the_recipe_and_the_recipe_the_default():
 def test_every_field_of_the_configuration_is_read_by_code():
     code = "".join(path.read_text() for path in (ROOT / "train").glob("*.py"))
     for field in config.dataclasses.fields(config.Config):
-        assert f"config.{field.name}" in code or f"self.config.{field.name}" in code, field.name
+        assert f"config.{field.name}" in code or f'Step("{field.name}"' in code, field.name
 
 
 @pytest.mark.unit
@@ -270,7 +270,7 @@ def test_a_run_that_diverges_stops_and_keeps_no_model(tmp_path):
     flags = ["--model=ResNet8", "--learning_rate=1e9", "--epochs=2", "--warmup_epochs=0", f"--workdir={tmp_path}/run"]
     done = run("train/main.py", *flags, code=2)
     assert re.search(
-        r"The loss is not finite in step \d+ of epoch 1.*learning rate 1e\+09.*checkpoint: none", done.stderr
+        r"The loss is not finite in step \d+ of epoch 1.*learning rate \S+e\+0[89],.*checkpoint: none", done.stderr
     )
     assert not (tmp_path / "run" / "model.keras").exists()
 

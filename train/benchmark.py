@@ -26,7 +26,7 @@ def run(strategy, config, what):
     Raises:
         ValueError: as for a run.
     """
-    strategies.check_batch_size(config, strategy.num_replicas_in_sync)
+    strategies.check(config, strategy.num_replicas_in_sync)
     source, rates = data.load_for_run(config), {}
     cores, replicas = len(os.sched_getaffinity(0)), strategy.num_replicas_in_sync
     for name in ("input", "compute", "all") if what == "all" else (what,):

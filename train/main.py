@@ -50,7 +50,7 @@ def fit(strategy, config, resume):
 
     from train import callbacks, data, loop, network, optimizers, run_folder, steps, strategies
 
-    strategies.check_batch_size(config, strategy.num_replicas_in_sync)
+    strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
     if strategies.from_chief(strategy, lambda: run_folder.look(config, resume)):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")

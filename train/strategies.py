@@ -38,7 +38,7 @@ def _multi_worker(config):
     if "TF_CONFIG" in os.environ:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif "SLURM_PROCID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**_slurm_options())
     else:
         raise ValueError(
             "Expected TF_CONFIG, or a SLURM job step, to name the workers of --strategy=multi_worker. Received: "
@@ -46,6 +46,14 @@ def _multi_worker(config):
         )
     _check_cluster(resolver)
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _slurm_options():
+    """What the resolver, which asks nvidia-smi otherwise, must be told without GPUs: one a task, to be left alone."""
+    if tf.config.list_physical_devices("GPU"):
+        return {}
+    tasks = int(os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0])
+    return {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
 
 
 def _tpu(config):
@@ -79,22 +87,18 @@ def _check_cluster(resolver):
 
 
 def use_xla(config, strategy):
-    """Whether to compile with XLA: on one GPU by default, never on several replicas, where it crashes.
-
-    Raises:
-        ValueError: if it is asked for on several replicas.
-    """
-    if config.jit == "on" and strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            "Expected one replica with --jit=on: TensorFlow's XLA crashes on several. Received: "
-            f"{strategy.num_replicas_in_sync} replicas. Use --jit=auto."
-        )
+    """Whether to compile with XLA: on one GPU by default, never on several replicas."""
     on_gpu = bool(tf.config.list_logical_devices("GPU")) and strategy.num_replicas_in_sync == 1
     return config.jit == "on" or (config.jit == "auto" and on_gpu)
 
 
-def check_batch_size(config, num_replicas):
-    """Raises ValueError unless the global batch splits evenly over the replicas, and into pairs where they are mixed."""
+def check(config, num_replicas):
+    """Checks what a configuration asks of so many replicas.
+
+    Raises:
+        ValueError: if the global batch does not split evenly over them, or into pairs where images are mixed, or XLA is
+            asked for, which crashes on several.
+    """
     pieces = num_replicas * config.accumulation
     if config.batch_size % pieces:
         parts = f", accumulation={config.accumulation}" if config.accumulation > 1 else ""
@@ -106,6 +110,11 @@ def check_batch_size(config, num_replicas):
         raise ValueError(
             "Mixup and cutmix need pairs of images on each replica. Received: "
             f"batch_size={config.batch_size}, num_replicas={num_replicas}. Use a multiple of {2 * pieces}."
+        )
+    if config.jit == "on" and num_replicas > 1:
+        raise ValueError(
+            "Expected one replica with --jit=on: TensorFlow's XLA crashes on several. Received: "
+            f"{num_replicas} replicas. Use --jit=auto."
         )
 
 

@@ -73,7 +73,7 @@ def few_steps(strategy, config):
 
     from train import data, loop, network, optimizers, steps, strategies
 
-    strategies.check_batch_size(config, strategy.num_replicas_in_sync)
+    strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
     source = data.load_for_run(config)
     with strategy.scope():
