@@ -76,7 +76,8 @@ def define_flags():
     }
     for field in dataclasses.fields(Config):
         text = field.metadata["help"]
-        default = "the recipe's" if field.default is dataclasses.MISSING else repr(field.default)
+        is_recipes = field.name in recipes.Recipe.__dataclass_fields__
+        default = "the recipe's" if is_recipes else repr(field.default)
         makers[field.type](field.name, None, f"{text} (default: {default})", module_name="train/main.py")
     flags.DEFINE_string("config", None, "config.json of a run to repeat; other flags override it")
 

@@ -1,0 +1,47 @@
+"""Training steps of CIFAR ResNet-20 in eager torch, for tests/bench.py: python tests/torch_steps.py BATCH_SIZE DTYPE
+
+Reads numbers of steps from its input, a line each, and answers each with a line when they are done.
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    def __init__(self, before, filters):
+        super().__init__()
+        self.strides, self.missing = filters // before, (filters - before) // 2
+        self.conv1 = nn.Conv2d(before, filters, 3, self.strides, 1, bias=False)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        shortcut = x[:, :, :: self.strides, :: self.strides]
+        return functional.relu(y + functional.pad(shortcut, (0, 0, 0, 0, self.missing, self.missing)))
+
+
+def main(size, dtype):
+    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    blocks = [Block(*pair) for pair in zip(widths, widths[1:], strict=False)]
+    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    model = model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    images = torch.randn(size, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (size,))
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = functional.cross_entropy(model(images).float(), labels)
+            loss.backward()
+            optimizer.step()
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
