@@ -89,7 +89,7 @@ def open_images(model, values):
         ValueError: if images are missing or not the model's.
     """
     from export import pipeline
-    from train import data, scoring
+    from train import data, input_pipeline, scoring
 
     shape = pipeline.check_static(model)
     options = {"data_dir": values.data_dir, "class_index": values.class_index}
@@ -107,7 +107,7 @@ def open_images(model, values):
         return examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)
-    images, _, indices = data.arrays(source, "train", values.calibration_images)
+    images, _, indices = input_pipeline.arrays(source, "train", values.calibration_images)
     if len(images) < values.batch_size:
         raise ValueError(
             "Expected at least one batch of calibration images. Received: "

@@ -8,7 +8,7 @@ import numpy as np
 
 from export import convert, rebuild, saved_model, verify
 from export.formats import FORMATS
-from train import data, predictor, scoring
+from train import input_pipeline, predictor, scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def examine_keras(model, source, limit):
     """
     judge = predictor.from_keras(model)
     scoring.check_fits(judge, source)
-    images, labels, _ = data.arrays(source, "test", limit)
+    images, labels, _ = input_pipeline.arrays(source, "test", limit)
     batches = np.array_split(images, -(-len(images) // scoring.SCORING_BATCH))
     return Examination(images, labels, np.concatenate([judge.predict(batch) for batch in batches]))
 

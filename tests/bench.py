@@ -25,7 +25,7 @@ import PIL.Image  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import keras_resnet  # noqa: E402
-from train import config, crops, data, network, optimizers, steps  # noqa: E402
+from train import config, crops, data, input_pipeline, network, optimizers, steps  # noqa: E402
 
 ROUNDS = 7
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -108,7 +108,7 @@ def torch_steps(size, dtype):
 
 
 def step():
-    """A training step of ResNet-20 at batch 128 against `Model.fit` of Keras 3 and, where they are installed, others."""
+    """A training step of ResNet-20 at batch 128 against `fit` of Keras 3 and, where they are installed, others."""
     number, fields = 15, {"model": "ResNet20", "batch_size": 128}
     batches = repeated_batch(128, Random.image_shape, 10)
     rivals = {"ours": trainer(batches, **fields), "keras fit": keras_fit(batches, **fields)}
@@ -186,7 +186,8 @@ def replicas():
 
 def starting():
     """Time to the help, and to the end of the first step of ResNet-50."""
-    seconds = timed(lambda: subprocess.run([sys.executable, "train/main.py", "--help"], capture_output=True, cwd=ROOT))
+    command = [sys.executable, "train/main.py", "--help"]
+    seconds = timed(lambda: subprocess.run(command, capture_output=True, check=False, cwd=ROOT))
     print(f"train/main.py --help: {seconds:.2f} s, limit 3  {judged(seconds <= 3)}")
     with tempfile.TemporaryDirectory() as folder:
         flags = [
@@ -220,12 +221,12 @@ def input_memory():
             source.splits["train"], positions=np.tile(source.splits["train"].positions, 10_000 // 180 + 1)[:10_000]
         )
         sizes = []
-        for number, _ in enumerate(data.training_batches(source, options, epoch=0)):
+        for number, _ in enumerate(input_pipeline.training_batches(source, options, epoch=0)):
             if number % 20 == 19:
                 sizes.append(resident_mb())
     grown = sizes[-1] - sizes[1]
     print(
-        f"memory of the pipeline after 2,000 and after 10,000 photographs: {sizes[1]:.0f} MB, {grown:+.0f} MB, limit 50  "
+        f"memory of the pipeline after 2,000 and 10,000 photographs: {sizes[1]:.0f} MB, {grown:+.0f} MB, limit 50  "
         f"{judged(grown <= 50)}",
         flush=True,
     )
@@ -312,7 +313,7 @@ def images():
         return tf.image.random_flip_left_right(tf.image.random_crop(image, (32, 32, 3)))
 
     def run_ours():
-        sum(1 for _ in data.training_batches(source, options, epoch=0))
+        sum(1 for _ in input_pipeline.training_batches(source, options, epoch=0))
 
     def run_theirs():
         elements = tf.data.Dataset.from_tensor_slices(positions).shuffle(len(positions))

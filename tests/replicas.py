@@ -18,7 +18,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from train import config, data, network, optimizers, steps, strategies, verify  # noqa: E402
+from train import config, data, input_pipeline, network, optimizers, steps, strategies, verify  # noqa: E402
 
 BASE = {
     "data": "synthetic",
@@ -57,7 +57,7 @@ def on_each_replica(strategy, options):
         model = network.build(options, source)
         state = steps.make_state(options, model, optimizers.build(options, model, 3))
     batches = strategies.distribute(
-        strategy, lambda share: data.training_batches(source, options, epoch=0, share=share)
+        strategy, lambda share: input_pipeline.training_batches(source, options, epoch=0, share=share)
     )
     totals = tf.zeros(len(steps.TOTALS), "float64")
     steps.make_train_steps(strategy, state, options)(iter(batches), tf.constant(3), totals)
@@ -67,7 +67,7 @@ def on_each_replica(strategy, options):
         )
         for number, variable in enumerate(state.variables)
     }
-    test = strategies.distribute(strategy, lambda share: data.evaluation_batches(source, "test", 100, share))
+    test = strategies.distribute(strategy, lambda share: input_pipeline.evaluation_batches(source, "test", 100, share))
     return replicas, {"totals": steps.make_test_steps(strategy, model)(iter(test), tf.constant(2)).numpy()}
 
 

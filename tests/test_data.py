@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_resnet.preprocessing import Preprocessing
-from train import config, damage, data, preparation, sources
+from train import config, damage, data, input_pipeline, preparation, sources
 from train.operations import FILL_BYTE
 
 
@@ -34,14 +34,14 @@ def test_files_of_published_weights_are_scored_on_images_resized_as_their_card_s
     source = data.load_for_model(str(tmp_path / "net.tflite"), (48, 48, 3), f"folder:{photographs}")
     expected = data.load(f"folder:{photographs}", preprocessing=steps)
     other = data.load(f"folder:{photographs}", image_size=48)
-    found, same, different = (data.arrays(each, "validation")[0] for each in (source, expected, other))
+    found, same, different = (input_pipeline.arrays(each, "validation")[0] for each in (source, expected, other))
     assert np.array_equal(found, same)
     assert not np.array_equal(found, different)
 
 
 @pytest.mark.unit
 def test_splits_share_no_image_and_lose_none(digits):
-    train, validation, test = (data.arrays(digits, split) for split in ("train", "validation", "test"))
+    train, validation, test = (input_pipeline.arrays(digits, split) for split in ("train", "validation", "test"))
     assert (len(train[0]), len(validation[0]), len(test[0])) == (1294, 144, 359)
     assert {*train[2]} | {*validation[2]} == {*range(1438)}
     every = np.concatenate([train[0], validation[0], test[0]]).reshape(1797, -1)
@@ -54,24 +54,26 @@ def test_splits_share_no_image_and_lose_none(digits):
 @pytest.mark.unit
 def test_validation_split_follows_the_seed(digits):
     again, other = data.load("digits"), data.load("digits", seed=1)
-    indices = [{*data.arrays(source, "validation")[2]} for source in (digits, again, other)]
+    indices = [{*input_pipeline.arrays(source, "validation")[2]} for source in (digits, again, other)]
     assert indices[0] == indices[1] != indices[2]
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 359, 1000])
 def test_evaluation_counts_every_image_once(digits, batch_size):
-    batches = data.evaluation_batches(digits, "test", batch_size)
+    batches = input_pipeline.evaluation_batches(digits, "test", batch_size)
     weights, images = columns(batches, "weight"), columns(batches, "image")
     assert len(weights) % batch_size == 0
     assert weights.sum() == 359
-    assert np.array_equal(images[weights == 1], data.arrays(digits, "test")[0])
+    assert np.array_equal(images[weights == 1], input_pipeline.arrays(digits, "test")[0])
 
 
 @pytest.mark.unit
 def test_training_batches_follow_seed_and_epoch(digits):
     def batches(seed, epoch):
-        return data.training_batches(digits, recipe(seed=seed, crop="padded", crop_padding=1, flip=True), epoch=epoch)
+        return input_pipeline.training_batches(
+            digits, recipe(seed=seed, crop="padded", crop_padding=1, flip=True), epoch=epoch
+        )
 
     first = columns(batches(0, 0), "image")
     assert first.dtype == np.uint8
@@ -88,10 +90,10 @@ def test_augmentation_follows_seed_and_epoch_whatever_the_order(digits):
     train = digits.splits["train"]
     train = dataclasses.replace(train, positions=np.repeat(train.positions[:1], 64))
     one = dataclasses.replace(digits, splits={"train": train})
-    (image,) = np.unique(data.arrays(one, "train")[0], axis=0)
+    (image,) = np.unique(input_pipeline.arrays(one, "train")[0], axis=0)
 
     def mirrored(seed, epoch):
-        found = columns(data.training_batches(one, recipe(seed=seed, flip=True), epoch=epoch), "image")
+        found = columns(input_pipeline.training_batches(one, recipe(seed=seed, flip=True), epoch=epoch), "image")
         return np.array_equal(found[0], image)
 
     seen = np.array([[mirrored(seed, epoch) for epoch in range(12)] for seed in range(12)])
@@ -101,8 +103,8 @@ def test_augmentation_follows_seed_and_epoch_whatever_the_order(digits):
 
 @pytest.mark.unit
 def test_an_epoch_shows_every_image_once(digits):
-    images = columns(data.training_batches(digits, recipe(batch_size=1), epoch=0), "image")
-    assert sorted(map(bytes, images)) == sorted(map(bytes, data.arrays(digits, "train")[0]))
+    images = columns(input_pipeline.training_batches(digits, recipe(batch_size=1), epoch=0), "image")
+    assert sorted(map(bytes, images)) == sorted(map(bytes, input_pipeline.arrays(digits, "train")[0]))
 
 
 @pytest.mark.unit
@@ -126,11 +128,11 @@ def test_crop_and_flip_is_the_crop_of_the_padded_image(flip):
 def test_a_folder_of_photographs(photographs):
     source = data.load(f"folder:{photographs}", image_size=48)
     assert source.class_names == ("cat", "dog")
-    images, labels, _ = data.arrays(source, "train")
+    images, labels, _ = input_pipeline.arrays(source, "train")
     assert images.shape == (6, 48, 48, 3)
     assert images.dtype == np.uint8
     assert np.allclose(images.mean(axis=(1, 2, 3)), 60 + 100 * labels, atol=3)
-    assert np.array_equal(data.arrays(source, "test")[0], data.arrays(source, "validation")[0])
+    assert np.array_equal(input_pipeline.arrays(source, "test")[0], input_pipeline.arrays(source, "validation")[0])
 
 
 @pytest.mark.unit
@@ -139,18 +141,18 @@ def test_photographs_are_resized_by_their_shorter_side_and_cropped_in_the_middle
     stripes[:, 50:150] = 255  # the centre square of a wide photograph
     path = photographs / "validation" / "cat" / "0.JPEG"
     path.write_bytes(tf.io.encode_png(stripes).numpy())
-    images, _, _ = data.arrays(data.load(f"folder:{photographs}", image_size=50), "validation")
+    images, _, _ = input_pipeline.arrays(data.load(f"folder:{photographs}", image_size=50), "validation")
     assert images[0].min() > 250
 
 
 @pytest.mark.unit
 def test_real_photographs_decode(shared_data):
     source = data.load(f"folder:{shared_data / 'imagenet_sample'}")
-    images, labels, _ = data.arrays(source, "test")
+    images, labels, _ = input_pipeline.arrays(source, "test")
     assert images.shape == (100, 224, 224, 3)
     assert sorted(labels) == [*range(100)]
     with pytest.raises(ValueError, match="has no train split"):
-        data.training_batches(source, recipe(batch_size=10), epoch=0)
+        input_pipeline.training_batches(source, recipe(batch_size=10), epoch=0)
 
 
 @pytest.mark.smoke
@@ -159,7 +161,7 @@ def test_cifar10_is_the_published_one(shared_data):
     assert {name: split.num_images for name, split in source.splits.items()} == {
         "train": 45_000, "validation": 5_000, "test": 5_000
     }  # fmt: skip
-    images, labels, _ = data.arrays(source, "train")
+    images, labels, _ = input_pipeline.arrays(source, "train")
     # Mean of the 50,000 training images as everyone quotes it; these are 45,000 of them.
     assert np.allclose(images.mean(axis=(0, 1, 2)) / 255, (0.4914, 0.4822, 0.4465), atol=1e-3)
     assert min(np.bincount(labels)) > 4300
@@ -192,7 +194,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 @pytest.mark.unit
 def test_a_batch_larger_than_the_data_is_refused(digits):
     with pytest.raises(ValueError, match="smaller --batch_size"):
-        data.training_batches(digits, recipe(batch_size=2000), epoch=0)
+        input_pipeline.training_batches(digits, recipe(batch_size=2000), epoch=0)
 
 
 @pytest.mark.contract
@@ -200,7 +202,7 @@ def test_a_batch_larger_than_the_data_is_refused(digits):
 def test_embedded_sources_resize(kind):
     assert kind in sources.SOURCES
     source = data.load(kind, image_size=16)
-    assert data.arrays(source, "test", limit=5)[0].shape == (5, 16, 16, source.image_shape[-1])
+    assert input_pipeline.arrays(source, "test", limit=5)[0].shape == (5, 16, 16, source.image_shape[-1])
 
 
 @pytest.mark.unit
@@ -211,10 +213,10 @@ def test_embedded_sources_resize(kind):
 def test_the_global_batch_is_the_same_whoever_prepares_it(num_processes, replicas, accumulation, fields, digits):
     """The pieces of all processes, put together, are the batches of one; augmentation too."""
     options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="rand", erasing=0.5, **fields)
-    whole = [*data.training_batches(digits, options, epoch=3).as_numpy_iterator()]
+    whole = [*input_pipeline.training_batches(digits, options, epoch=3).as_numpy_iterator()]
     for process in range(num_processes):
-        share = data.Share(process, num_processes, replicas, accumulation)
-        pieces = [*data.training_batches(digits, options, epoch=3, share=share).as_numpy_iterator()]
+        share = input_pipeline.Share(process, num_processes, replicas, accumulation)
+        pieces = [*input_pipeline.training_batches(digits, options, epoch=3, share=share).as_numpy_iterator()]
         assert len(pieces) == len(whole) * replicas * accumulation
         for key in whole[0]:
             batches = np.stack([batch[key] for batch in whole])
@@ -224,16 +226,16 @@ def test_the_global_batch_is_the_same_whoever_prepares_it(num_processes, replica
 @pytest.mark.unit
 def test_an_epoch_goes_on_in_its_middle(digits):
     options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="trivial")
-    whole = columns(data.training_batches(digits, options, epoch=1), "image")
-    rest = columns(data.training_batches(digits, options, epoch=1, first_step=13), "image")
+    whole = columns(input_pipeline.training_batches(digits, options, epoch=1), "image")
+    rest = columns(input_pipeline.training_batches(digits, options, epoch=1, first_step=13), "image")
     assert len(rest) == 7 * 64
     assert np.array_equal(rest, whole[13 * 64 :])
 
 
 @pytest.mark.unit
 def test_the_last_batch_is_left_out_or_filled_from_the_beginning(digits):
-    left_out, _ = data.training_order(digits, recipe(), 0)
-    filled, _ = data.training_order(digits, recipe(fill_last_batch=True), 0)
+    left_out, _ = input_pipeline.training_order(digits, recipe(), 0)
+    filled, _ = input_pipeline.training_order(digits, recipe(fill_last_batch=True), 0)
     assert (left_out.shape, filled.shape) == ((20, 64), (21, 64))
     assert np.array_equal(filled[:20], left_out)
     assert {*filled.ravel()} == {*range(1294)}
@@ -242,14 +244,14 @@ def test_the_last_batch_is_left_out_or_filled_from_the_beginning(digits):
 
 @pytest.mark.unit
 def test_repeated_augmentation_draws_an_image_several_times_each_anew(digits):
-    rows, times = data.training_order(digits, recipe(repeats=4), 0)
+    rows, times = input_pipeline.training_order(digits, recipe(repeats=4), 0)
     assert rows.shape == (20, 64)
     assert np.array_equal(rows[:, :16], rows[:, 48:])  # all first drawings, then the second, third and fourth
     assert np.array_equal(times, np.tile(np.repeat(range(4), 16), (20, 1)))
     assert np.all(rows[:, ::2] != rows[:, 1::2])  # what mixup mixes are two images
     assert len({*rows.ravel()}) == 320  # a quarter of the images
     options = recipe(repeats=4, crop="padded", crop_padding=2)
-    images = columns(data.training_batches(digits, options, epoch=0).take(1), "image")
+    images = columns(input_pipeline.training_batches(digits, options, epoch=0).take(1), "image")
     same = [np.array_equal(*pair) for pair in zip(images[:16], images[16:32], strict=True)]
     assert np.mean(same) < 0.2  # 1 of 25 offsets is drawn twice
 
@@ -299,9 +301,11 @@ def test_damaged_files_are_counted_named_and_left_out(photographs):
     with pytest.warns(UserWarning, match="4 of the files in .* are no whole images: .*truncated.jpg"):
         source = damage.leave_out(source, report)
     for split in ("train", "validation"):
-        for one, other in zip(data.arrays(source, split)[:2], data.arrays(before, split)[:2], strict=True):
+        for one, other in zip(
+            input_pipeline.arrays(source, split)[:2], input_pipeline.arrays(before, split)[:2], strict=True
+        ):
             assert np.array_equal(one, other)
-    with pytest.raises(ValueError, match="4 of the files .* leave out --strict"):
+    with pytest.raises(ValueError, match=r"4 of the files .* leave out --strict"):
         damage.leave_out(source, report, strict=True)
 
 
@@ -332,7 +336,7 @@ def test_records_are_read_by_position(tmp_path):
     assert [*read.as_numpy_iterator()] == [content[position // 5][position % 5] for position in order]
     with open(paths[1], "rb+") as file:
         file.truncate(40)
-    with pytest.raises(ValueError, match="Expected a whole TFRecord file. Received: .*1.tfrecord .*cut off"):
+    with pytest.raises(ValueError, match=r"Expected a whole TFRecord file. Received: .*1.tfrecord .*cut off"):
         records.index(paths)
 
 
@@ -346,8 +350,8 @@ def test_data_sets_too_large_for_memory_give_the_same_images(shared_data, monkey
     assert (in_memory.encoded, from_files.encoded) == (False, True)
     chosen = config.make({"data": "tfds:cifar10", "batch_size": 500})
     for make in (
-        lambda source: data.evaluation_batches(source, "test", 500),
-        lambda source: data.training_batches(source, chosen, epoch=0),
+        lambda source: input_pipeline.evaluation_batches(source, "test", 500),
+        lambda source: input_pipeline.training_batches(source, chosen, epoch=0),
     ):
         batches = [make(source).take(2).as_numpy_iterator() for source in (in_memory, from_files)]
         for one, other in zip(*batches, strict=True):

@@ -13,7 +13,7 @@ from test_weights import randomize
 
 import keras_resnet
 from keras_resnet.preprocessing import TORCHVISION, Preprocessing, Preprocessor
-from train import data, network, pictures, predictor, real_labels, report, scoring, views
+from train import data, input_pipeline, network, pictures, predictor, real_labels, report, scoring, views
 
 SAMPLE = DATA / "imagenet_sample" / "validation"
 INDEX = DATA / "imagenet_class_index.json"
@@ -110,14 +110,14 @@ def test_views_average_their_probabilities(activation, monkeypatch):
     source = data.dataclasses.replace(source, class_names=("r", "g", "b"))
     model = linear_predictor(activation)
     expected = []
-    for image, _, _ in data.photographs(source, "test"):
+    for image, _, _ in input_pipeline.photographs(source, "test"):
         crops = views.ten_crops(image, (32, 32), source.preprocessing)
         expected.append(scoring.softmax(linear_predictor(np.asarray).predict(np.stack(crops))).mean(axis=0))
     monkeypatch.setattr(views, "PIXELS_AT_A_TIME", 7 * 32 * 32)  # a batch need not end where an image does
     monkeypatch.setattr(views, "CHUNK", 50)
     outputs, labels = views.predict(model, source, "test", crops=10)
     assert np.allclose(outputs, expected, atol=1e-6)
-    assert np.array_equal(labels, [label for _, label, _ in data.photographs(source, "test")])
+    assert np.array_equal(labels, [label for _, label, _ in input_pipeline.photographs(source, "test")])
     apart, _ = views.predict(model, source, "test", scales=(20, 32, 41))
     assert np.abs(apart - outputs).max() > 1e-3
 
@@ -126,18 +126,18 @@ def test_views_average_their_probabilities(activation, monkeypatch):
 def test_photographs_come_in_the_order_of_the_evaluation(few):
     options = {"class_index": INDEX, "preprocessing": TORCHVISION}
     for source in (data.load(f"folder:{few}", **options), data.load("digits")):
-        (batch,) = data.evaluation_batches(source, "validation", 8).take(1).as_numpy_iterator()
-        rows = list(data.photographs(source, "validation"))
+        (batch,) = input_pipeline.evaluation_batches(source, "validation", 8).take(1).as_numpy_iterator()
+        rows = list(input_pipeline.photographs(source, "validation"))
         assert [label for _, label, _ in rows[:8]] == batch["label"].tolist()
-        assert [name for _, _, name in rows] == data.names(source, "validation")
-        some = [name for _, _, name in data.photographs(source, "validation", [6, 1])]
+        assert [name for _, _, name in rows] == input_pipeline.names(source, "validation")
+        some = [name for _, _, name in input_pipeline.photographs(source, "validation", [6, 1])]
         assert some == [rows[1][2], rows[6][2]]
     assert np.array_equal(rows[3][0], batch["image"][3])
     assert data.load(f"folder:{few}", **options).titles[0] == "tench"
     assert data.load(f"folder:{few}").titles == tuple(sorted(path.name for path in (few / "validation").iterdir()))
-    names = data.names(data.load(f"folder:{few}", **options), "test")
+    names = input_pipeline.names(data.load(f"folder:{few}", **options), "test")
     assert names[0].endswith("validation/n01440764/ILSVRC2012_val_00000100.JPEG")
-    image, _, _ = next(data.photographs(data.load(f"folder:{few}", **options), "test"))
+    image, _, _ = next(input_pipeline.photographs(data.load(f"folder:{few}", **options), "test"))
     with PIL.Image.open(few / "validation" / names[0]) as original:
         assert image.shape == (original.height, original.width, 3)
 
@@ -152,7 +152,7 @@ def test_one_scale_of_the_nets_own_size_is_the_one_crop_and_torchs(resnet18, sha
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(crop).save(path)
     source = data.load(f"folder:{tmp_path}", class_index=INDEX, preprocessing=resnet18.preprocessing)
-    order = [int(name[-6:-4]) for name in data.names(source, "test")]
+    order = [int(name[-6:-4]) for name in input_pipeline.names(source, "test")]
     logits, found = views.predict(predictor.from_keras(resnet18), source, "test")
     anywhere = predictor.from_keras(predictor.for_any_size(resnet18))
     whole, _ = views.predict(anywhere, source, "test", scales=(224,))
@@ -168,7 +168,7 @@ def test_scales_average_nets_built_for_each_rectangle(resnet18, trained, few):
     outputs, _ = views.predict(
         predictor.from_keras(predictor.for_any_size(resnet18)), source, "test", scales=(160, 288)
     )
-    for position, name in enumerate(data.names(source, "test")[:2]):
+    for position, name in enumerate(input_pipeline.names(source, "test")[:2]):
         expected = []
         for scale in (160, 288):
             image = PIL.Image.open(few / "validation" / name)
@@ -267,7 +267,7 @@ def test_the_contact_sheet_shows_every_mistake(num_mistakes, monkeypatch):
 @pytest.mark.unit
 def test_the_worst_mistakes_come_with_their_own_pictures():
     source = data.load("digits")
-    images, labels, _ = data.arrays(source, "test")
+    images, labels, _ = input_pipeline.arrays(source, "test")
     outputs = np.zeros((len(labels), 10), "float32")
     outputs[np.arange(len(labels)), labels] = 20
     for position, logit in ((50, 40), (7, 30), (300, 25)):
@@ -394,7 +394,9 @@ def test_a_tflite_file_is_scored_on_ten_crops_and_not_on_scales(shared_data):
     file = shared_data / "weights" / "mlperf_tiny_resnet8_int8.tflite"
     model, source = predictor.load(str(file)), data.load("synthetic")
     outputs, _ = views.predict(model, source, "test", crops=10)
-    for image, found in zip((image for image, _, _ in data.photographs(source, "test")), outputs[:5], strict=False):
+    for image, found in zip(
+        (image for image, _, _ in input_pipeline.photographs(source, "test")), outputs[:5], strict=False
+    ):
         crops = np.stack(views.ten_crops(image, (32, 32), source.preprocessing))
         assert np.allclose(model.predict(crops).mean(axis=0), found, atol=1e-6)
     done = run("train/evaluate.py", f"--model={file}", "--data=synthetic", "--scales=32,48", code=2)

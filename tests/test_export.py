@@ -13,7 +13,7 @@ from conftest import run
 
 import keras_resnet
 from export import card, convert, formats, pipeline, rebuild, saved_model, verify
-from train import data, predictor, scoring
+from train import data, input_pipeline, predictor, scoring
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_evaluate_scores_a_tflite_file(digits_export):
 def test_calibration_images_are_training_images(digits_export):
     indices = read_card(digits_export)["data"]["calibration_indices"]
     assert len(indices) == len({*indices}) == 100
-    assert {*indices} <= {*data.arrays(data.load("digits"), "train")[2].tolist()}
+    assert {*indices} <= {*input_pipeline.arrays(data.load("digits"), "train")[2].tolist()}
 
 
 @pytest.mark.smoke
@@ -177,7 +177,7 @@ def test_a_mixed_precision_file_exports(tmp_path):
 @pytest.mark.unit
 def test_folding_the_preprocessing_changes_no_logit(digits_run):
     model = predictor.load_keras(str(digits_run / "model.keras"))
-    images, _, _ = data.arrays(data.load("digits"), "test", 50)
+    images, _, _ = input_pipeline.arrays(data.load("digits"), "test", 50)
     folded = rebuild.fold_preprocessing(model)
     assert folded.get_layer("preprocessing").scale == 1.0
     expected = predictor.from_keras(model).predict(images)

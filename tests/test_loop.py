@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from train import config, data, loop, network, optimizers, predictor, scoring, steps, verify
+from train import config, data, input_pipeline, loop, losses, network, optimizers, predictor, scoring, steps, verify
 
 DEFAULT = tf.distribute.get_strategy()
 
@@ -17,7 +17,7 @@ def make(**fields):
     options = config.make({"data": "digits", "model": "ResNet8", "batch_size": 64, **fields})
     source = data.load(options.data)
     model = network.build(options, source)
-    optimizer = optimizers.build(options, model, data.num_training_batches(source, options))
+    optimizer = optimizers.build(options, model, input_pipeline.num_training_batches(source, options))
     return options, source, steps.make_state(options, model, optimizer)
 
 
@@ -95,7 +95,7 @@ def test_local_batch_norm_on_two_replicas_is_another_computation(by_strategy):
 
 @pytest.mark.smoke
 def test_replicas_end_with_the_same_weights_statistics_and_averages(by_strategy):
-    replicas = {name: value for name, value in by_strategy["mirrored", "replicas"].items()}
+    replicas = by_strategy["mirrored", "replicas"]
     assert len(replicas) > 100
     for name, (first, second) in replicas.items():
         assert np.array_equal(first, second), name
@@ -115,10 +115,10 @@ def test_a_step_is_sgd_with_nesterov_momentum_and_coupled_l2():
     )
     model = state.model
     start = [variable.numpy() for variable in model.trainable_variables]
-    batch = next(iter(data.training_batches(source, options, epoch=0)))
+    batch = next(iter(input_pipeline.training_batches(source, options, epoch=0)))
     with tf.GradientTape() as tape:
         logits = model(batch["image"], training=True)
-        loss = tf.reduce_mean(steps.cross_entropy(steps.one_hot(batch, logits), logits, options.label_smoothing))
+        loss = tf.reduce_mean(losses.cross_entropy(losses.one_hot(batch, logits), logits, options.label_smoothing))
     gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     train_steps = steps.make_train_steps(DEFAULT, state, options)
     totals, first_bad = train_steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1), tf.zeros(3))
@@ -137,7 +137,7 @@ def test_cross_entropy_is_kerass():
     logits, labels = rng.standard_normal((8, 5)).astype("float32"), rng.integers(0, 5, 8)
     for smoothing in (0.0, 0.1):
         theirs = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, reduction=None)
-        ours = steps.cross_entropy(tf.constant(np.eye(5)[labels], tf.float32), tf.constant(logits), smoothing)
+        ours = losses.cross_entropy(tf.constant(np.eye(5)[labels], tf.float32), tf.constant(logits), smoothing)
         assert np.allclose(ours, theirs(np.eye(5)[labels], logits), atol=1e-6)
 
 
@@ -239,9 +239,9 @@ def test_images_that_fill_a_batch_count_neither_as_hits_nor_as_loss():
     model = state.model
     head = model.get_layer("predictions")
     head.bias.assign(10.0 * np.eye(10)[0])  # whatever stands in a padded image is class 0, the label it carries
-    batches = data.evaluation_batches(source, "validation", 100)
+    batches = input_pipeline.evaluation_batches(source, "validation", 100)
     totals = steps.make_test_steps(DEFAULT, model)(iter(batches), tf.constant(2))
-    images, labels, _ = data.arrays(source, "validation")
+    images, labels, _ = input_pipeline.arrays(source, "validation")
     expected = scoring.score(predictor.from_keras(model).predict(images), labels)
     found = loop.means(totals)
     assert found["accuracy"] == pytest.approx(expected.top1, abs=1e-6)

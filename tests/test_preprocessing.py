@@ -14,7 +14,7 @@ from conftest import run
 import keras_resnet
 from keras_resnet import __main__ as command
 from keras_resnet.preprocessing import CAFFE, Preprocessing, Preprocessor, open_image
-from train import data
+from train import data, input_pipeline
 
 SMALL = Preprocessor(Preprocessing(40, 32))
 
@@ -186,7 +186,7 @@ def test_a_net_can_include_its_preprocessing(tag, picture, tmp_path, monkeypatch
 def test_tf_data_resizes_as_pillow_does(steps, shared_data):
     folder = shared_data / "imagenet_sample"
     source = data.load(f"folder:{folder}", preprocessing=steps, class_index=shared_data / "imagenet_class_index.json")
-    images, labels, _ = data.arrays(source, "test")
+    images, labels, _ = input_pipeline.arrays(source, "test")
     paths = sorted((folder / "validation").glob("*/*"))
     difference = np.abs(images.astype(int) - Preprocessor(steps).crops(paths))
     assert difference.max() <= 2  # Pillow counts in fixed point: two levels in one pixel of a million

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, run
 from test_train import rows
 
-from train import config, loop, run_folder
+from train import checkpoints, config, loop
 
 FLAGS = ("--model=ResNet8", "--epochs=6", "--warmup_epochs=1", "--ema=0.9", "--dropout=0.1", "--schedule=cosine")
 STRATEGIES = {
@@ -36,14 +36,14 @@ def descendants(process):
     return [int(pid) for pid in children.split()]
 
 
-def checkpoints(workdir):
+def written(workdir):
     return {path.name for path in workdir.glob("checkpoints/epoch-*.npz")}
 
 
 def kill(process, workdir, when, seed):
     """kill -9 of all processes at a random moment after the first new checkpoint, or while one is being written."""
-    before, moment = checkpoints(workdir), random.Random(seed).uniform(0.0, 0.4)
-    while checkpoints(workdir) <= before:
+    before, moment = written(workdir), random.Random(seed).uniform(0.0, 0.4)
+    while written(workdir) <= before:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     time.sleep(moment)
@@ -56,7 +56,7 @@ def kill(process, workdir, when, seed):
 
 def newest(workdir):
     """All arrays of the newest checkpoint, and where the run stands."""
-    with np.load(run_folder.checkpoints(config.make({"workdir": str(workdir)}))[-1]) as stored:
+    with np.load(checkpoints.paths(config.make({"workdir": str(workdir)}))[-1]) as stored:
         return dict(stored)
 
 
@@ -98,7 +98,7 @@ def test_a_killed_run_ends_bit_identical(strategy, kills, tmp_path):
 def test_a_signal_saves_and_says_so(number, code, tmp_path):
     flags = ["--model=ResNet8", "--epochs=400", "--steps_per_execution=2", f"--workdir={tmp_path}/run"]
     process = start(*flags)
-    while not checkpoints(tmp_path / "run"):
+    while not written(tmp_path / "run"):
         time.sleep(0.05)
         assert process.poll() is None
     time.sleep(0.1)
@@ -108,7 +108,7 @@ def test_a_signal_saves_and_says_so(number, code, tmp_path):
     last = output.splitlines()[-1]
     assert last.startswith(f"Stopped by {number.name} after ")
     assert last.endswith(f"saved in {tmp_path}/run. The same command goes on from there.")
-    progress = run_folder.restore(config.make({"workdir": f"{tmp_path}/run"}), [])
+    progress = checkpoints.restore(config.make({"workdir": f"{tmp_path}/run"}), [])
     assert f"after {progress['epoch']} epochs and {progress['step']} steps" in last
     assert len(rows(tmp_path / "run")) == progress["epoch"]
 
@@ -124,7 +124,7 @@ def test_a_lost_worker_ends_the_others_by_name_and_a_restart_goes_on(tmp_path):
         "--checkpoint_seconds=0.5",
     ]
     process = start(*flags, f"--workdir={workdir}")
-    while not checkpoints(workdir):
+    while not written(workdir):
         time.sleep(0.05)
         assert process.poll() is None, process.stdout.read()
     os.kill(max(descendants(process)), signal.SIGKILL)
@@ -180,8 +180,8 @@ def test_only_damaged_checkpoints_are_refused_and_kept(unfinished):
         path.write_bytes(content)
     done = run("train/main.py", *flags, code=2)
     assert "Expected one that this run wrote" in done.stderr
-    assert all(name in done.stderr for name in checkpoints(workdir))
-    assert len(checkpoints(workdir)) == 2
+    assert all(name in done.stderr for name in written(workdir))
+    assert len(written(workdir)) == 2
 
 
 @pytest.mark.smoke
@@ -220,8 +220,8 @@ def test_a_checkpoint_damaged_anywhere_is_refused_or_whole(tmp_path):
 
     options = config.make({"data": "digits", "workdir": str(tmp_path)})
     variables = [keras.Variable(np.arange(6.0).reshape(2, 3), name=name) for name in ("one", "two")]
-    run_folder.save_checkpoint(options, variables, loop.Progress(1, 0, history=({"loss": 1.0},)))
-    (checkpoint,) = run_folder.checkpoints(options)
+    checkpoints.save(options, variables, loop.Progress(1, 0, history=({"loss": 1.0},)))
+    (checkpoint,) = checkpoints.paths(options)
     with open(checkpoint, "rb") as file:
         content = file.read()
     refused = 0
@@ -231,7 +231,7 @@ def test_a_checkpoint_damaged_anywhere_is_refused_or_whole(tmp_path):
         with open(checkpoint, "wb") as file:
             file.write(damaged)
         try:
-            run_folder.restore(options, variables)
+            checkpoints.restore(options, variables)
         except ValueError:  # and nothing else
             refused += 1
         assert all(np.array_equal(variable, np.arange(6.0).reshape(2, 3)) for variable in variables)
@@ -244,11 +244,11 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path):
 
     options = config.make({"data": "digits", "workdir": str(tmp_path)})
     variable = keras.Variable(np.ones(3), name="one")
-    run_folder.save_checkpoint(options, [variable], loop.Progress(1))
+    checkpoints.save(options, [variable], loop.Progress(1))
     variable.assign([1.0, np.nan, 1.0])
-    with pytest.raises(ValueError, match="Weights are not finite after epoch 1, step 7.*Last good checkpoint: .*00001"):
-        run_folder.save_checkpoint(options, [variable], loop.Progress(1, 7))
-    assert len(run_folder.checkpoints(options)) == 1
+    with pytest.raises(ValueError, match=r"not finite after epoch 1, step 7.*Last good checkpoint: .*00001"):
+        checkpoints.save(options, [variable], loop.Progress(1, 7))
+    assert len(checkpoints.paths(options)) == 1
 
 
 @pytest.mark.unit
@@ -259,8 +259,8 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     variable = keras.Variable(np.zeros(()), name="one")
     for step in range(6):
         variable.assign(step)
-        run_folder.save_checkpoint(options, [variable], loop.Progress(9, 2 * step, (0.1 * step, 1.0, 3.0)))
-    assert len(run_folder.checkpoints(options)) == 3
+        checkpoints.save(options, [variable], loop.Progress(9, 2 * step, (0.1 * step, 1.0, 3.0)))
+    assert len(checkpoints.paths(options)) == 3
     variable.assign(-1)
-    progress = loop.Progress(**run_folder.restore(options, [variable]))
+    progress = loop.Progress(**checkpoints.restore(options, [variable]))
     assert (float(variable), progress.epoch, progress.step, progress.totals[0]) == (5, 9, 10, 0.5)

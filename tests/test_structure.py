@@ -16,7 +16,16 @@ ALLOWED = {
                "litert_quantizer"},
 }  # fmt: skip
 # What the exporter may take from the trainer: data, and the code that runs and scores files (BUILD_NOTES.md).
-FROM_TRAIN = {"train", "data", "network", "predictor", "scoring", "run_folder.written_aside", "run_folder.CONFIG"}
+FROM_TRAIN = {
+    "train",
+    "data",
+    "input_pipeline",
+    "network",
+    "predictor",
+    "scoring",
+    "run_folder.written_aside",
+    "run_folder.CONFIG",
+}
 
 
 def imports(path):

@@ -3,6 +3,7 @@
 Reads numbers of steps from its input, a line each, and answers each with a line when they are done.
 """
 
+import itertools
 import sys
 
 import torch
@@ -27,7 +28,7 @@ class Block(nn.Module):
 def main(size, dtype):
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    blocks = [Block(*pair) for pair in zip(widths, widths[1:], strict=False)]
+    blocks = [Block(*pair) for pair in itertools.pairwise(widths)]
     model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
     model = model.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)

@@ -33,7 +33,7 @@ def import_tensorflow_quietly():
     tf.get_logger().setLevel("ERROR")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What a signal ended, after its state was kept.
 
     Attributes:
@@ -66,7 +66,7 @@ def run(main):
         except (ValueError, OSError, ImportError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
-        except Stopped as stopped:
+        except StoppedError as stopped:
             print(stopped, file=sys.stderr)
             return exit_code(-stopped.signal)
         except Exception as error:

@@ -7,7 +7,7 @@ import time
 import keras
 import tensorflow as tf
 
-from train import data, network, optimizers, steps, strategies
+from train import data, input_pipeline, network, optimizers, steps, strategies
 
 SECONDS = 10  # that each measurement takes at least
 ADVICE = {
@@ -49,17 +49,21 @@ def _compute(strategy, config, source):
 
     def repeated(share):
         pieces = share.replicas * share.accumulation
-        return data.training_batches(source, config, epoch=0, share=share).take(pieces).cache().repeat()
+        return input_pipeline.training_batches(source, config, epoch=0, share=share).take(pieces).cache().repeat()
 
     train_steps, totals = _train_steps(strategy, config, source)
     iterator = iter(strategies.distribute(strategy, repeated, config.accumulation))
-    return _rate(lambda: train_steps(iterator, tf.constant(1), totals)[0].numpy(), config.batch_size)
+
+    def step():
+        train_steps(iterator, tf.constant(1), totals)[0].numpy()  # waits for the result
+
+    return _rate(step, config.batch_size)
 
 
 def _all(strategy, config, source):
     """Steps as in a run."""
     train_steps, totals = _train_steps(strategy, config, source)
-    own, size = _distributed(strategy, config, source), data.num_training_batches(source, config)
+    own, size = _distributed(strategy, config, source), input_pipeline.num_training_batches(source, config)
     steps_of_epochs = ((iterator, step) for iterator in map(iter, map(own, itertools.count())) for step in range(size))
 
     def step():
@@ -76,7 +80,7 @@ def _distributed(strategy, config, source):
     def of_epoch(epoch):
         return strategies.distribute(
             strategy,
-            lambda share: data.training_batches(source, config, epoch=epoch, share=share),
+            lambda share: input_pipeline.training_batches(source, config, epoch=epoch, share=share),
             config.accumulation,
         )
 
@@ -86,7 +90,7 @@ def _distributed(strategy, config, source):
 def _train_steps(strategy, config, source):
     with strategy.scope():
         model = network.build(config, source)
-        optimizer = optimizers.build(config, model, data.num_training_batches(source, config))
+        optimizer = optimizers.build(config, model, input_pipeline.num_training_batches(source, config))
         state = steps.make_state(config, model, optimizer)
     use_xla = strategies.use_xla(config, strategy)
     totals = tf.zeros(len(steps.TOTALS), keras.config.floatx())

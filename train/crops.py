@@ -165,7 +165,7 @@ def _jpeg_decoder(encoded, window, channels, ratio):
 
 
 def _other_window(encoded, window, size, channels):
-    """[top, left, height, width] of an image that is no JPEG, resized without aliasing: uint8 (size, size, channels)."""
+    """[top, left, height, width] of what is no JPEG, resized without aliasing: uint8 (size, size, channels)."""
     top, left, height, width = tf.unstack(window)
     image = _decoded_whole(encoded, channels)[top : top + height, left : left + width]
     resized = tf.raw_ops.ScaleAndTranslate(

@@ -31,14 +31,14 @@ def main(argv):
     values = flags.FLAGS
     crops, scales = check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from train import data, real_labels, scoring, views
+    from train import data, input_pipeline, real_labels, scoring, views
 
     model, preprocessing = open_model(values)
     options = {"data_dir": values.data_dir, "class_index": values.class_index, "preprocessing": preprocessing}
     source = data.load_for_model(values.model, model.image_shape, values.data, **options)
     acceptable = None
     if values.real_labels:  # both before the work that it would be a pity to lose
-        acceptable = real_labels.read(values.real_labels, data.names(source, values.split), model.num_classes)
+        acceptable = real_labels.read(values.real_labels, input_pipeline.names(source, values.split), model.num_classes)
     if values.output_dir:
         os.makedirs(values.output_dir, exist_ok=True)
     outputs, labels = views.predict(model, source, values.split, crops, scales)

@@ -13,12 +13,10 @@ def explain(error):
     Returns:
         str and whole number.
     """
-    lost = re.search(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)[^:]*$", str(error), re.MULTILINE) or re.search(
-        r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", str(error)
-    )
-    kind = type(error).__name__
-    if re.search("ollective|oordination|heartbeat|[Cc]onnect", str(error)) and kind in _OF_A_CLUSTER:
-        name = f"{lost[1]} {lost[2]}" if lost else "another worker"
+    kind, reason = type(error).__name__, error.message.splitlines()[0]
+    if kind in _OF_A_CLUSTER and re.search("ollective|oordination|heartbeat|onnect", error.message):
+        tasks = re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
+        name = " ".join(tasks[-1]) if tasks else "another worker"
         return (
             f"{name} is lost. Start the same command on all workers again: the run goes on from its last checkpoint.",
             LOST_WORKER,
@@ -27,10 +25,11 @@ def explain(error):
         return "the memory of a device is full. Use a smaller --batch_size, or --accumulation.", 2
     if kind in _OF_AN_IMAGE:
         return (
-            f"an image could not be read: {error.message.splitlines()[0]} Start the same command again: image files are looked through at the start, and damaged ones left out.",
+            f"an image could not be read: {reason} Start the same command again: image files are looked through at the "
+            "start, and damaged ones left out.",
             2,
         )
-    return f"TensorFlow stopped with {kind}: {error.message.splitlines()[0]}", 1
+    return f"TensorFlow stopped with {kind}: {reason}", 1
 
 
 _OF_A_CLUSTER = (

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train import data, optimizers, steps, strategies
+from train import data, input_pipeline, optimizers, steps, strategies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def fit(strategy, state, source, config, callbacks=(), *, progress=None, keeper=
         callbacks: list of `keras.callbacks.Callback`; they get loss, accuracy, val_loss, val_accuracy,
             learning_rate and images_per_second after each epoch, and may set `model.stop_training`.
         progress: `Progress` to go on from, whose variables are loaded.
-        keeper: `run_folder.Keeper`, which is told where the run stands after each execution and may end it.
+        keeper: `checkpoints.Keeper`, which is told where the run stands after each execution and may end it.
     Returns:
         `Progress` at the end.
     Raises:
@@ -70,7 +70,7 @@ class _Run:
 
     def __init__(self, strategy, state, source, config):
         self.strategy, self.state, self.source, self.config = strategy, state, source, config
-        self.steps_per_epoch = data.num_training_batches(source, config)
+        self.steps_per_epoch = input_pipeline.num_training_batches(source, config)
         use_xla = strategies.use_xla(config, strategy)
         self.train_steps = steps.make_train_steps(strategy, state, config, use_xla=use_xla)
         self.score_split = make_scorer(strategy, state, source, config)
@@ -105,7 +105,7 @@ class _Run:
 
     def _batches(self, progress):
         def make_batches(share):
-            return data.training_batches(
+            return input_pipeline.training_batches(
                 self.source, self.config, epoch=progress.epoch, first_step=progress.step, share=share
             )
 
@@ -137,7 +137,7 @@ def make_scorer(strategy, state, source, config):
     test_steps, swap = steps.make_test_steps(strategy, state.model), steps.make_swap(strategy, state)
     num_batches = tf.constant(math.ceil(data.find_split(source, "validation").num_images / config.batch_size))
     batches = strategies.distribute(
-        strategy, lambda share: data.evaluation_batches(source, "validation", config.batch_size, share)
+        strategy, lambda share: input_pipeline.evaluation_batches(source, "validation", config.batch_size, share)
     )
 
     def score():

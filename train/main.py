@@ -6,6 +6,7 @@ from absl import flags
 
 import train
 from train import config as configs
+from train import input_pipeline
 
 flags.DEFINE_enum("resume", "auto", ["auto", "never", "require"], "whether to go on with the run that is in workdir")
 flags.DEFINE_integer("local_workers", 0, "try multi_worker with so many processes on this machine")
@@ -48,7 +49,7 @@ def fit(strategy, config, resume):
     """Trains to the end of the run, from where it stands."""
     import keras
 
-    from train import callbacks, data, loop, network, optimizers, run_folder, steps, strategies
+    from train import callbacks, checkpoints, loop, network, optimizers, run_folder, steps, strategies
 
     strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
@@ -56,13 +57,13 @@ def fit(strategy, config, resume):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")
         return
     source, report = load(strategy, config)
-    steps_per_epoch = data.num_training_batches(source, config)
+    steps_per_epoch = input_pipeline.num_training_batches(source, config)
     with strategy.scope():
         model = network.build(config, source)
         state = steps.make_state(config, model, optimizers.build(config, model, steps_per_epoch))
     chief = strategies.is_chief(strategy)
     strategies.from_chief(strategy, lambda: run_folder.open_run(config, report))  # after all that can be refused
-    found = strategies.from_chief(strategy, lambda: run_folder.restore(config, state.variables))
+    found = strategies.from_chief(strategy, lambda: checkpoints.restore(config, state.variables))
     strategies.variables_from_chief(strategy, state.variables)
     progress = loop.Progress(**found or {})
     watchers = []
@@ -71,7 +72,7 @@ def fit(strategy, config, resume):
         watchers.append(callbacks.Progress(config, steps_per_epoch * config.batch_size, progress.step))
     if chief and callbacks.Summaries.is_possible():
         watchers.append(callbacks.Summaries(config))
-    keeper = run_folder.Keeper(config, strategy, state.variables)
+    keeper = checkpoints.Keeper(config, strategy, state.variables)
     keeper.listen()
     progress = loop.fit(strategy, state, source, config, watchers, progress=progress, keeper=keeper)
     if chief:

@@ -2,7 +2,7 @@
 
 import os
 
-from train import data, pictures, run_folder
+from train import data, input_pipeline, pictures, run_folder
 
 IMAGES = 32
 PREVIEW = os.path.join("plots", "preview.png")
@@ -17,7 +17,7 @@ def run(config):
         ValueError: as for a run.
     """
     source = data.load_for_run(config)
-    batches = [next(iter(data.training_batches(source, config, epoch=epoch))) for epoch in (0, 1)]
+    batches = [next(iter(input_pipeline.training_batches(source, config, epoch=epoch))) for epoch in (0, 1)]
     captioned = [row for batch in batches for row in _captioned(batch, source.titles, IMAGES // 2)]
     path = os.path.join(config.workdir, PREVIEW)
     heading = f"{config.data}, recipe {config.recipe}: the first images of two epochs"

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 
-from train import data, pictures, scoring
+from train import input_pipeline, pictures, scoring
 from train.run_folder import written_aside
 
 SCORES, PER_CLASS, CONFUSION, WORST = "scores.json", "per_class.csv", "confusion.png", "worst.png"
@@ -45,7 +45,7 @@ def _mistakes(outputs, labels, source, split):
     """(image, answer's name, confidence, class's name) of the worst mistakes, the worst first."""
     positions = scoring.worst(outputs, labels, NUM_WORST).tolist()
     answers, confidences = scoring.answers(outputs), scoring.confidences(outputs)
-    images = (image for image, _, _ in data.photographs(source, split, positions))
+    images = (image for image, _, _ in input_pipeline.photographs(source, split, positions))
     images = dict(zip(sorted(positions), images, strict=True))
     return [
         (images[at], source.titles[answers[at]], float(confidences[at]), source.titles[labels[at]]) for at in positions

@@ -5,19 +5,11 @@ Every file is written aside and renamed, so that what stands there is whole.
 
 import contextlib
 import csv
-import dataclasses
 import glob
 import json
 import os
-import signal
-import time
-import warnings
 
-import numpy as np
-
-import train
 from train import config as configs
-from train import strategies
 
 CONFIG, HISTORY, MODEL, CURVE = (
     "config.json",
@@ -89,7 +81,7 @@ def look(config, resume):
 
 
 def open_run(config, damaged):
-    """Makes the run folder with its `config.json` and the list of damaged images; removes what a process left that was killed while it wrote.
+    """Makes the run folder with `config.json` and the list of damaged images; tidies up after a killed process.
 
     Args:
         config: `train.config.Config`.
@@ -121,135 +113,6 @@ def _check_same(config, path):
             f"The run folder holds another run. Expected the same configuration as in {path}. "
             f"Received: {changes}. Choose another --workdir, or delete that one."
         )
-
-
-class Keeper:
-    """Writes checkpoints and history, and ends the run when a signal asks for it.
-
-    Within an epoch a checkpoint is written every `checkpoint_seconds`, at its end always, on the chief alone.
-    """
-
-    def __init__(self, config, strategy, variables):
-        self.config, self.strategy, self.variables = config, strategy, variables
-        self.last_written = time.monotonic()
-        self.signal = None
-
-    def listen(self):
-        """Takes SIGTERM and Ctrl-C: the first ends the run at the next execution's end, a second one at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number, frame):
-        self.signal = number
-        signal.signal(number, signal.default_int_handler)
-
-    def keep(self, progress, last_of_epoch=False):
-        """Writes what is due.
-
-        Args:
-            progress: `train.loop.Progress`.
-            last_of_epoch: whether an epoch has just ended.
-        Raises:
-            train.Stopped: if a signal has come, to any process.
-            ValueError: if a weight is no number any more, or the checkpoint cannot be written.
-        """
-        stops = strategies.any_process(self.strategy, self.signal is not None)
-        due = time.monotonic() - self.last_written >= self.config.checkpoint_seconds
-        if strategies.is_chief(self.strategy) and (stops or due or last_of_epoch):
-            save_checkpoint(self.config, self.variables, progress)
-            if progress.history:
-                write_history(self.config, progress.history)
-            self.last_written = time.monotonic()
-        if stops:
-            name = signal.Signals(self.signal or signal.SIGTERM).name
-            raise train.Stopped(
-                f"Stopped by {name} after {progress.epoch} epochs and {progress.step} steps; saved in "
-                f"{self.config.workdir}. The same command goes on from there.",
-                self.signal or signal.SIGTERM,
-            )
-
-    def newest(self):
-        """Path of the newest checkpoint, or None."""
-        return (checkpoints(self.config) or [None])[-1]
-
-
-def save_checkpoint(config, variables, progress):
-    """Writes all variables and where the run stands; removes the oldest checkpoints beyond the number kept.
-
-    Args:
-        config: `train.config.Config`.
-        variables: Keras variables.
-        progress: `train.loop.Progress`.
-    Raises:
-        ValueError: if a variable is not finite, or the disk is full; the checkpoints before stay.
-    """
-    arrays = {name: np.asarray(v) for name, v in zip(_unique_names(variables), variables, strict=True)}
-    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    before = checkpoints(config)
-    last_good = f"Last good checkpoint: {before[-1] if before else 'none'}."
-    if bad:
-        raise ValueError(
-            f"Weights are not finite after epoch {progress.epoch}, step {progress.step}. Expected a run that converges. "
-            f"Received: {bad[0]} and {len(bad) - 1} more. Lower --learning_rate or set --clip_norm=1 with another "
-            f"--workdir. {last_good}"
-        )
-    path = os.path.join(config.workdir, CHECKPOINTS, f"epoch-{progress.epoch:05d}-step-{progress.step:07d}.npz")
-    try:
-        with written_aside(path) as aside:
-            np.savez(aside, **arrays, progress=json.dumps(dataclasses.asdict(progress)))
-    except OSError as error:
-        raise ValueError(
-            f"The checkpoint cannot be written: {error}. Expected space for {path}. {last_good}"
-        ) from error
-    for old in checkpoints(config)[: -config.checkpoints_to_keep]:
-        os.remove(old)
-
-
-def checkpoints(config):
-    """Paths of the run's checkpoints, the newest last."""
-    return sorted(glob.glob(os.path.join(glob.escape(config.workdir), CHECKPOINTS, "epoch-*.npz")))
-
-
-def restore(config, variables):
-    """Loads the newest checkpoint that is whole; damaged ones are named in a warning.
-
-    Args:
-        config: `train.config.Config`.
-        variables: Keras variables, in the order they were saved in.
-    Returns:
-        Fields of `train.loop.Progress`, or None without a checkpoint.
-    Raises:
-        ValueError: if there are checkpoints and all are damaged or of another net.
-    """
-    found, reasons = checkpoints(config), []
-    for path in reversed(found):
-        try:
-            arrays, progress = _read(path, variables)
-        except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
-            reasons.append(f"{path} ({error})")
-            continue
-        if reasons:
-            warnings.warn(f"Damaged checkpoints: {', '.join(reasons)}. Going on from {path}.", stacklevel=2)
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        return progress
-    if found:
-        raise ValueError(
-            "The checkpoint is damaged or of another run. Expected one that this run wrote. Received: "
-            f"{', '.join(reasons)}. Choose another --workdir, or delete them to begin anew."
-        )
-    return None
-
-
-def _read(path, variables):
-    """Arrays of all variables, each checked by its CRC, and the fields of the progress."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        arrays = [stored[name] for name in _unique_names(variables)]
-        progress = json.loads(str(stored["progress"]))
-    for variable, array in zip(variables, arrays, strict=True):
-        if tuple(variable.shape) != array.shape:
-            raise ValueError(f"{variable.path} has shape {array.shape}, not {tuple(variable.shape)}")
-    return arrays, progress
 
 
 def damaged_images(config):
@@ -295,8 +158,3 @@ def save_model(config, model):
     """Writes `model.keras`: preprocessing, net and weights, without the optimizer."""
     with written_aside(os.path.join(config.workdir, MODEL)) as aside:
         model.save(aside)
-
-
-def _unique_names(variables):
-    """Names for a checkpoint's arrays: paths, which stay the same from process to process, and positions."""
-    return [f"{position:05d}/{variable.path}" for position, variable in enumerate(variables)]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from train import data
+from train import input_pipeline
 
 SCORING_BATCH = 128  # images in memory at a time; the scores do not depend on it
 
@@ -40,7 +40,7 @@ def predict(predictor, source, split):
     """
     check_fits(predictor, source)
     outputs, labels = [], []
-    for batch in data.evaluation_batches(source, split, SCORING_BATCH).as_numpy_iterator():
+    for batch in input_pipeline.evaluation_batches(source, split, SCORING_BATCH).as_numpy_iterator():
         real = batch["weight"] > 0
         outputs.append(predictor.predict(batch["image"][real]))
         labels.append(batch["label"][real])

@@ -112,9 +112,8 @@ def _small_source(name, parts, image_size):
     splits, size = {}, image_size
     for split, (images, labels) in parts.items():
         shape = (size or images.shape[1], size or images.shape[2], images.shape[3])
-        if shape != images.shape[1:]:
-            images = np.stack([fitted(tf.constant(image), shape, DEFAULT_PREPROCESSING) for image in images])
-        splits[split] = _from_arrays(images, labels.astype("int64"), f"{name} {split}")
+        resized = np.stack([fitted(tf.constant(image), shape, DEFAULT_PREPROCESSING) for image in images])
+        splits[split] = _from_arrays(resized, labels.astype("int64"), f"{name} {split}")
     classes = tuple(map(str, range(10)))
     return Source(name, classes, shape, splits, classes, DEFAULT_PREPROCESSING.for_size(shape[0]))
 

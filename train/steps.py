@@ -10,6 +10,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from train.losses import LOSSES, cross_entropy, one_hot
+
 TOTALS = ("loss", "top1", "count")  # what steps add up, in this order
 FIRST_SCALE = 2.0**15  # of the loss under float16 (Micikevicius et al. 2018, arXiv 1710.03740, as in Keras)
 STEPS_TO_DOUBLE = 2000  # steps without overflow after which it doubles
@@ -83,8 +85,8 @@ def make_train_steps(strategy, state, config, *, use_xla=False):
         config: `train.config.Config`.
         use_xla: whether to compile a replica's forward and backward pass with XLA.
     Returns:
-        Function of (iterator of distributed `data.training_batches`, number of steps: int tensor, totals so far: (3,))
-        that trains and returns the sums `TOTALS` over all images, (3,), and the number of the first step whose loss
+        Function of (iterator of distributed `training_batches`, number of steps: int tensor, totals so far: (3,)) that
+        trains and returns the sums `TOTALS` over all images, (3,), and the number of the first step whose loss
         was not finite, or -1.
     """
     backward = (
@@ -133,7 +135,7 @@ def make_test_steps(strategy, model):
         strategy: `tf.distribute.Strategy`.
         model: `keras.Model` of logits, built under the strategy's scope.
     Returns:
-        Function of (iterator of distributed `data.evaluation_batches`, number of steps: int tensor)
+        Function of (iterator of distributed `input_pipeline.evaluation_batches`, number of steps: int tensor)
         that returns the sums `TOTALS` over the images of weight 1: (3,).
     """
 
@@ -164,33 +166,6 @@ def make_swap(strategy, state):
             average.assign(kept)
 
     return tf.function(lambda: strategy.run(swap) if state.averages else None)
-
-
-def one_hot(batch, logits):
-    """Targets float (n, classes) in `keras.config.floatx()`; of mixed images both classes have their share."""
-    depth, dtype = logits.shape[-1], keras.config.floatx()
-    targets = tf.one_hot(batch["label"], depth, dtype=dtype)
-    if "share" not in batch:
-        return targets
-    share = tf.cast(batch["share"], dtype)[:, None]
-    return share * targets + (1 - share) * tf.one_hot(batch["other_label"], depth, dtype=dtype)
-
-
-def cross_entropy(targets, logits, label_smoothing=0.0):
-    """Cross entropy of each image: float (n, classes) twice -> (n,) in `keras.config.floatx()`."""
-    logits = tf.cast(logits, keras.config.floatx())
-    targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
-    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-
-
-def binary_cross_entropy(targets, logits, label_smoothing=0.0):
-    """Binary cross entropy, its mean over the classes: every class mixed in is a whole target (arXiv 2110.00476)."""
-    logits = tf.cast(logits, keras.config.floatx())
-    targets = tf.cast(targets > 0, logits.dtype) * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
-
-
-LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
 
 
 def sum_over_replicas(values):
@@ -275,9 +250,8 @@ def _apply(state, gradients, config):
         decay = config.weight_decay if config.decay_all or variable.name == "kernel" else 0.0
         if decay and config.decoupled_decay:
             variable.assign(variable - rate * decay * variable)
-        elif decay:
-            gradient = gradient + decay * variable
-        state.optimizer.update_step(gradient, variable, rate)
+        coupled = 0.0 if config.decoupled_decay else decay
+        state.optimizer.update_step(gradient + coupled * variable if coupled else gradient, variable, rate)
     for average, weight in zip(state.averages, state.model.weights if state.averages else [], strict=True):
         average.assign(average * config.ema + weight * (1 - config.ema))
 

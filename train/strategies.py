@@ -1,12 +1,13 @@
 """Distribution strategies by name, and what the processes of one must agree on. The loop does not know its strategy."""
 
+import functools
 import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from train import data
+from train import input_pipeline
 
 
 def make(config):
@@ -81,7 +82,7 @@ def _check_cluster(resolver):
     hosts = jobs.get(task[0], [])
     if not {*jobs} <= {"chief", "worker"} or not (task[1] is not None and 0 <= task[1] < len(hosts)):
         raise ValueError(
-            'Expected TF_CONFIG of {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. '
+            'Expected TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. '
             f"Received: jobs {sorted(jobs)}, task {task}."
         )
 
@@ -142,13 +143,15 @@ def distribute(strategy, make_batches, accumulation=1):
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        make_batches: function from `data.Share` to `tf.data.Dataset`.
+        make_batches: function from `input_pipeline.Share` to `tf.data.Dataset`.
         accumulation: parts that a batch is worked through in.
     """
 
     def own_batches(context):
         replicas = context.num_replicas_in_sync // context.num_input_pipelines
-        return make_batches(data.Share(context.input_pipeline_id, context.num_input_pipelines, replicas, accumulation))
+        return make_batches(
+            input_pipeline.Share(context.input_pipeline_id, context.num_input_pipelines, replicas, accumulation)
+        )
 
     return strategy.distribute_datasets_from_function(own_batches)
 
@@ -202,17 +205,23 @@ def any_process(strategy, flag):
 
 def _sum(strategy, arrays):
     """Sums of arrays over the processes."""
-    first = tf.distribute.ReduceOp.SUM
+    results = _summing(strategy)(*map(tf.constant, arrays))
+    return [strategy.experimental_local_results(result)[0].numpy() for result in results]
+
+
+@functools.cache
+def _summing(strategy):
+    """Compiled function that sums tensors over the processes, to which each one's first replica brings its own."""
+    local = strategy.num_replicas_in_sync // num_processes(strategy)
 
     @tf.function
     def total(*values):
         def replica():
             context = tf.distribute.get_replica_context()
-            own = [value if context.replica_id_in_sync_group % local == 0 else tf.zeros_like(value) for value in values]
-            return [context.all_reduce(first, value) for value in own]
+            counts = context.replica_id_in_sync_group % local == 0
+            own = [value if counts else tf.zeros_like(value) for value in values]
+            return [context.all_reduce(tf.distribute.ReduceOp.SUM, value) for value in own]
 
         return strategy.run(replica)
 
-    local = strategy.num_replicas_in_sync // num_processes(strategy)
-    results = total(*map(tf.constant, arrays))
-    return [strategy.experimental_local_results(result)[0].numpy() for result in results]
+    return total

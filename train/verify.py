@@ -15,6 +15,7 @@ import numpy as np
 
 import train
 from train import config as configs
+from train import input_pipeline
 
 STEPS = 3
 TOLERANCE = 1e-5  # of the scale of each array
@@ -78,12 +79,14 @@ def few_steps(strategy, config):
     source = data.load_for_run(config)
     with strategy.scope():
         model = network.build(config, source)
-        optimizer = optimizers.build(config, model, data.num_training_batches(source, config))
+        optimizer = optimizers.build(config, model, input_pipeline.num_training_batches(source, config))
         state = steps.make_state(config, model, optimizer)
-    first = max(0, data.num_training_batches(source, config) - STEPS)  # a last batch that is filled up among them
+    first = max(
+        0, input_pipeline.num_training_batches(source, config) - STEPS
+    )  # a last batch that is filled up among them
     batches = strategies.distribute(
         strategy,
-        lambda share: data.training_batches(source, config, epoch=0, first_step=first, share=share),
+        lambda share: input_pipeline.training_batches(source, config, epoch=0, first_step=first, share=share),
         config.accumulation,
     )
     totals = tf.zeros(len(steps.TOTALS), keras.config.floatx())

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from keras_resnet.preprocessing import resize_shorter
-from train import data, scoring
+from train import input_pipeline, scoring
 
 CHUNK = 32  # photographs whose views are in memory together: 50 MB of ten crops, 120 MB of the paper's five scales
 PIXELS_AT_A_TIME = 2**22  # of one forward pass: 83 images of 224 x 224, or 7 of 640 x 853
@@ -39,7 +39,7 @@ def predict(predictor, source, split, crops=1, scales=()):
         return scoring.predict(predictor, source, split)
     scoring.check_fits(predictor, source)
     outputs, averages, labels = [], [], []
-    rows = ((make(image), label) for image, label, _ in data.photographs(source, split))
+    rows = ((make(image), label) for image, label, _ in input_pipeline.photographs(source, split))
     while chunk := list(itertools.islice(rows, CHUNK)):
         views, chunk_labels = zip(*chunk, strict=True)
         of_views = _outputs(predictor, views)

@@ -37,11 +37,12 @@ def run(num_workers, arguments):
             with contextlib.suppress(ProcessLookupError):
                 worker.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return _wait(workers)
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for worker in workers:
             if worker.poll() is None:
                 worker.kill()

@@ -1,0 +1,31 @@
+"""Losses of each image, and the targets that mixing and smoothing make of labels."""
+
+import keras
+import tensorflow as tf
+
+
+def one_hot(batch, logits):
+    """Targets float (n, classes) in `keras.config.floatx()`; of mixed images both classes have their share."""
+    depth, dtype = logits.shape[-1], keras.config.floatx()
+    targets = tf.one_hot(batch["label"], depth, dtype=dtype)
+    if "share" not in batch:
+        return targets
+    share = tf.cast(batch["share"], dtype)[:, None]
+    return share * targets + (1 - share) * tf.one_hot(batch["other_label"], depth, dtype=dtype)
+
+
+def cross_entropy(targets, logits, label_smoothing=0.0):
+    """Cross entropy of each image: float (n, classes) twice -> (n,) in `keras.config.floatx()`."""
+    logits = tf.cast(logits, keras.config.floatx())
+    targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+
+def binary_cross_entropy(targets, logits, label_smoothing=0.0):
+    """Binary cross entropy, its mean over the classes: every class mixed in is a whole target (arXiv 2110.00476)."""
+    logits = tf.cast(logits, keras.config.floatx())
+    targets = tf.cast(targets > 0, logits.dtype) * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
