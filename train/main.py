@@ -6,7 +6,6 @@ from absl import flags
 
 import train
 from train import config as configs
-from train import input_pipeline
 
 flags.DEFINE_enum("resume", "auto", ["auto", "never", "require"], "whether to go on with the run that is in workdir")
 flags.DEFINE_integer("local_workers", 0, "try multi_worker with so many processes on this machine")

@@ -15,7 +15,6 @@ import numpy as np
 
 import train
 from train import config as configs
-from train import input_pipeline
 
 STEPS = 3
 TOLERANCE = 1e-5  # of the scale of each array
