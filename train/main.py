@@ -48,7 +48,7 @@ def fit(strategy, config, resume):
     """Trains to the end of the run, from where it stands."""
     import keras
 
-    from train import callbacks, checkpoints, loop, network, optimizers, run_folder, steps, strategies
+    from train import callbacks, checkpoints, input_pipeline, loop, network, optimizers, run_folder, steps, strategies
 
     strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)

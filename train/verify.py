@@ -71,7 +71,7 @@ def few_steps(strategy, config):
     import keras
     import tensorflow as tf
 
-    from train import data, loop, network, optimizers, steps, strategies
+    from train import data, input_pipeline, loop, network, optimizers, steps, strategies
 
     strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
@@ -80,9 +80,8 @@ def few_steps(strategy, config):
         model = network.build(config, source)
         optimizer = optimizers.build(config, model, input_pipeline.num_training_batches(source, config))
         state = steps.make_state(config, model, optimizer)
-    first = max(
-        0, input_pipeline.num_training_batches(source, config) - STEPS
-    )  # a last batch that is filled up among them
+    # The last steps of an epoch: a last batch that is filled up is among them.
+    first = max(0, input_pipeline.num_training_batches(source, config) - STEPS)
     batches = strategies.distribute(
         strategy,
         lambda share: input_pipeline.training_batches(source, config, epoch=0, first_step=first, share=share),
