@@ -25,15 +25,17 @@ def run(config, local_workers):
     """Compares the run's strategy with one replica and prints the largest differences.
 
     Args:
-        config: `train.config.Config`. Batch statistics are synchronized, without which the replicas compute another
-            thing, and there is no warm-up, whose first rate is 0.
+        config: `train.config.Config`. Batch statistics are synchronized and nothing is dropped at random, since replicas
+            compute another thing otherwise, and there is no warm-up, whose first rate is 0.
         local_workers: worker processes to start for multi_worker; 0: this process is one of a cluster.
     Returns:
         Exit code: 0 if all differences are small enough, else 1.
     Raises:
         ValueError: if the steps fail.
     """
-    config = dataclasses.replace(config, synchronized_bn=True, warmup_epochs=0.0, warmup_rate=0.0)
+    config = dataclasses.replace(
+        config, synchronized_bn=True, warmup_epochs=0.0, warmup_rate=0.0, dropout=0.0, stochastic_depth=0.0
+    )
     with tempfile.TemporaryDirectory() as folder:
         many, is_chief = _in_processes(config, folder, local_workers)
         if not is_chief:
