@@ -8,7 +8,20 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from train import config, data, input_pipeline, loop, losses, network, optimizers, predictor, scoring, steps, verify
+from train import (
+    config,
+    data,
+    input_pipeline,
+    loop,
+    losses,
+    network,
+    normalization,
+    optimizers,
+    predictor,
+    scoring,
+    steps,
+    verify,
+)
 
 DEFAULT = tf.distribute.get_strategy()
 
@@ -246,3 +259,128 @@ def test_images_that_fill_a_batch_count_neither_as_hits_nor_as_loss():
     found = loop.means(totals)
     assert found["accuracy"] == pytest.approx(expected.top1, abs=1e-6)
     assert found["loss"] == pytest.approx(expected.loss, rel=1e-5)
+
+
+@pytest.mark.unit
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved():
+    options, source, state = make(epochs=1, warmup_epochs=0.0, mixed_precision="float16", ema=0.5)
+    batch = next(iter(input_pipeline.training_batches(source, options, epoch=0)))
+    train_steps = steps.make_train_steps(DEFAULT, state, options)
+
+    def step(scale):
+        state.scaling[0].assign(scale)
+        before = [np.array(value) for value in state.model.trainable_variables]
+        totals, first_bad = train_steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1), tf.zeros(3))
+        assert np.isfinite(totals[0])
+        assert first_bad == -1  # it is not the loss that overflows
+        return all(map(np.array_equal, before, state.model.trainable_variables))
+
+    assert step(2.0**60)
+    assert (float(state.scaling[0]), int(state.optimizer.iterations)) == (2.0**59, 0)
+    assert not step(1024.0)
+    assert (float(state.scaling[0]), float(state.scaling[1]), int(state.optimizer.iterations)) == (1024.0, 1.0, 1)
+    state.scaling[1].assign(steps.STEPS_TO_DOUBLE - 1)
+    assert not step(1024.0)
+    assert (float(state.scaling[0]), float(state.scaling[1])) == (2048.0, 0.0)
+
+
+@pytest.mark.unit
+def test_the_first_step_without_a_finite_loss_is_told():
+    options, source, state = make(epochs=1, warmup_epochs=0.0)
+    batches = input_pipeline.training_batches(source, options, epoch=0)
+    iterator, train_steps = iter(batches), steps.make_train_steps(DEFAULT, state, options)
+    totals, first_bad = train_steps(iterator, tf.constant(3), tf.zeros(3))
+    assert first_bad == -1
+    state.model.get_layer("predictions").bias.assign(np.full(10, np.inf))
+    assert train_steps(iterator, tf.constant(3), totals)[1] == 0
+
+
+@pytest.mark.unit
+def test_averages_are_scored_and_weights_come_back_untouched():
+    options, source, state = make(epochs=1, warmup_epochs=0.0, ema=0.9)
+    for average in state.averages:
+        average.assign(np.asarray(average) * 0.5)
+    weights, averages = state.model.get_weights(), [np.array(average) for average in state.averages]
+    scores = loop.make_scorer(DEFAULT, state, source, options)()
+    assert all(map(np.array_equal, weights, state.model.get_weights()))
+    assert all(map(np.array_equal, averages, map(np.asarray, state.averages)))
+    plain = steps.State(state.model, state.optimizer, [], [], [])
+    state.model.set_weights(averages)
+    assert scores == loop.make_scorer(DEFAULT, plain, source, options)()
+
+
+@pytest.mark.unit
+def test_the_moving_average_moves_by_its_decay():
+    options, source, state = make(epochs=1, warmup_epochs=0.0, ema=0.9)
+    before = state.model.get_weights()
+    batches = input_pipeline.training_batches(source, options, epoch=0)
+    steps.make_train_steps(DEFAULT, state, options)(iter(batches), tf.constant(1), tf.zeros(3))
+    after = state.model.get_weights()
+    for average, old, new in zip(state.averages, before, after, strict=True):
+        assert np.allclose(average, 0.9 * old + 0.1 * new, atol=1e-6)
+    assert all(map(np.array_equal, loop.final_weights(state), map(np.asarray, state.averages)))
+
+
+@pytest.mark.unit
+def test_mixed_targets_and_binary_losses():
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.standard_normal((3, 4)), tf.float32)
+    batch = {
+        "label": tf.constant([0, 1, 2]),
+        "other_label": tf.constant([3, 1, 0]),
+        "share": tf.constant([0.7, 0.4, 1.0]),
+    }
+    targets = losses.one_hot(batch, logits)
+    assert np.allclose(targets, [[0.7, 0, 0, 0.3], [0, 1, 0, 0], [0, 0, 1, 0]])
+    binary = np.array(targets) > 0
+    theirs = keras.losses.BinaryCrossentropy(from_logits=True, reduction=None)
+    assert np.allclose(losses.binary_cross_entropy(targets, logits), theirs(binary, logits), atol=1e-6)
+    smooth = binary * 0.8 + 0.2 / 4
+    assert np.allclose(losses.binary_cross_entropy(targets, logits, 0.2), theirs(smooth, logits), atol=1e-6)
+
+
+@pytest.mark.unit
+def test_the_plateau_schedule_divides_when_val_loss_stays():
+    options = config.make({"schedule": "plateau", "warmup_epochs": 0.0, "learning_rate": 1.0, "plateau_epochs": 2})
+    val_losses = [3.0, 2.0, 2.0, 1.99995, 1.0, 1.5, 1.0, 1.1, 1.2]
+    rates = [
+        optimizers.plateau_rate(options, [{"val_loss": loss} for loss in val_losses[:epochs]])
+        for epochs in range(len(val_losses) + 1)
+    ]
+    assert np.allclose(rates, [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert optimizers.schedule(options, 100) == 1.0
+
+
+@pytest.mark.unit
+def test_one_cycle_starts_at_a_25th():
+    options = config.make({"schedule": "one_cycle", "epochs": 8, "warmup_epochs": 2.0, "learning_rate": 1.0})
+    schedule = optimizers.schedule(options, 100)
+    assert np.allclose([float(schedule(step)) for step in (0, 100, 200, 500, 800)], [0.04, 0.52, 1, 0.5, 0], atol=1e-6)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_fused_batch_normalization_is_kerass(dtype, synchronized):
+    """Outputs, gradients and moving statistics, in training and in testing."""
+    rng = np.random.default_rng(0)
+    images, upstream = (tf.constant(rng.normal(3, 2, (16, 5, 4, 8)), dtype) for _ in range(2))
+    options = {"epsilon": 1e-5, "momentum": 0.9, "dtype": "mixed_bfloat16" if dtype == "bfloat16" else dtype}
+    found = []
+    for layer in (
+        keras.layers.BatchNormalization(**options),
+        normalization.FusedBatchNormalization(**options, synchronized=synchronized),
+    ):
+        layer.build(images.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 8))
+        layer.beta.assign(np.linspace(-1, 1, 8))
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs * outputs * upstream, tf.float32))
+        gradients = tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+        found.append([outputs, *gradients, layer.moving_mean, layer.moving_variance, layer(images, training=False)])
+    limit = 1e-5 if dtype == "float32" else 0.03
+    for values in zip(*found, strict=True):
+        one, other = (np.asarray(tf.cast(value, tf.float32)) for value in values)
+        assert np.abs(one - other).max() < limit * np.abs(one).max()

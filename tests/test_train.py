@@ -373,6 +373,15 @@ def test_mixed_precision_learns_and_saves_a_float32_model_of_stock_layers(precis
 
 
 @pytest.mark.smoke
+def test_training_at_a_lower_resolution_gives_a_model_for_testing(tmp_path):
+    flags = ["--model=ResNet20", "--data=synthetic", "--epochs=1", "--warmup_epochs=0", "--training_size=24"]
+    run("train/main.py", *flags, "--recipe=finetune", f"--workdir={tmp_path}/run")
+    line = run("train/evaluate.py", f"--model={tmp_path}/run/model.keras", "--split=validation").stdout
+    assert f"top-1 {float(rows(tmp_path / 'run')[-1]['val_accuracy']):.2%}" in line
+    assert predictor.load(f"{tmp_path}/run/model.keras").image_shape == (32, 32, 3)
+
+
+@pytest.mark.smoke
 def test_the_moving_average_is_scored_and_kept(tmp_path):
     run("train/main.py", *SHORT, "--ema=0.9", f"--workdir={tmp_path}/run")
     line = run("train/evaluate.py", f"--model={tmp_path}/run/model.keras", "--split=validation").stdout

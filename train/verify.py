@@ -25,8 +25,8 @@ def run(config, local_workers):
     """Compares the run's strategy with one replica and prints the largest differences.
 
     Args:
-        config: `train.config.Config`. Batch statistics are synchronized and nothing is dropped at random, since replicas
-            compute another thing otherwise, and there is no warm-up, whose first rate is 0.
+        config: `train.config.Config`. Statistics are synchronized and nothing is dropped at random, or replicas compute
+            another thing, and there is no warm-up, whose first rate is 0.
         local_workers: worker processes to start for multi_worker; 0: this process is one of a cluster.
     Returns:
         Exit code: 0 if all differences are small enough, else 1.
