@@ -434,3 +434,27 @@ def test_importing_the_package_imports_nothing_heavy_besides_keras():
     )
     done = run("-c", script, env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)})
     assert done.stdout.strip().splitlines()[-1] == "['keras_resnet']"
+
+
+@pytest.mark.unit
+def test_stochastic_depth_rises_with_depth_and_drops_whole_images():
+    model = keras_resnet.ResNet20(weights=None, stochastic_depth=0.9)
+    drops = [layer for layer in model.layers if layer.name.endswith("_drop")]
+    assert np.allclose([layer.rate for layer in drops], np.linspace(0.1, 0.9, 9))
+    branch = keras.ops.ones((200, 2, 2, 3))
+    kept = np.asarray(drops[-1](branch, training=True)).reshape(200, -1)
+    assert {*kept.ravel().round(4)} == {0.0, 10.0}
+    assert np.all(kept == kept[:, :1])  # an image is dropped whole
+    assert np.array_equal(drops[-1](branch, training=False), branch)
+    plain = keras_resnet.ResNet20(weights=None)
+    assert not [layer for layer in plain.layers if layer.name.endswith("_drop")]
+    assert [w.path for w in plain.weights] == [w.path for w in model.weights]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "rate", "text"), [("PlainNet20", 0.1, "needs shortcuts"), ("ResNet20", 1.0, "must be a rate from 0")]
+)
+def test_stochastic_depth_that_cannot_be_is_refused(name, rate, text):
+    with pytest.raises(ValueError, match=text):
+        keras_resnet.build(name, weights=None, stochastic_depth=rate)
