@@ -33,6 +33,7 @@ setuptools.setup(
             "matplotlib",
             "pillow",
             "scikit-learn",  # carries the digits
+            "scipy",
             "tensorflow>=2.21",
             "tensorflow-datasets",
             "tqdm",

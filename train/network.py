@@ -6,6 +6,7 @@ import keras
 
 import keras_resnet
 from keras_resnet import importers
+from keras_resnet.variants import VARIANTS
 from train.normalization import FusedBatchNormalization
 
 
@@ -30,6 +31,12 @@ def build(config, source):
             "Change it in ~/.keras/keras.json."
         )
     height, width, channels = source.image_shape
+    smallest = VARIANTS[config.model].total_strides
+    if 0 < config.training_size < smallest:
+        raise ValueError(
+            f"The training images are too small for {config.model}. Expected at least {smallest} pixels. Received: "
+            f"--training_size={config.training_size}."
+        )
     if config.training_size not in (0, height):
         height = width = None
     if config.mixed_precision != "none":

@@ -61,7 +61,7 @@ def _tpu(config):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
     except (ValueError, tf.errors.OpError) as error:
-        raise ValueError(f"Expected a TPU, named by TPU_NAME. Received: none ({error}).") from error
+        raise ValueError(f"Expected a TPU, named by TPU_NAME. Received: {str(error).splitlines()[0]}") from error
     return tf.distribute.TPUStrategy(resolver)
 
 
