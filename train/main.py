@@ -75,6 +75,7 @@ def fit(strategy, config, resume):
     keeper.listen()
     progress = loop.fit(strategy, state, source, config, watchers, progress=progress, keeper=keeper)
     if chief:
+        run_folder.write_history(config, progress.history)  # again: a kill may have come before its last row
         run_folder.write_curve(config, progress.history)
         run_folder.save_model(config, network.deployable(model, source.image_shape, loop.final_weights(state)))
         print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")

@@ -121,7 +121,9 @@ def check(config, num_replicas):
 
 def num_processes(strategy):
     """Processes that train together."""
-    return strategy.extended._num_workers if is_multi_worker(strategy) else 1
+    if not is_multi_worker(strategy):
+        return 1
+    return sum(map(len, strategy.cluster_resolver.cluster_spec().as_dict().values()))
 
 
 def is_multi_worker(strategy):
