@@ -172,6 +172,15 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(unfi
 
 
 @pytest.mark.smoke
+def test_history_is_whole_after_a_kill_behind_the_last_checkpoint(unfinished, two_epochs):
+    workdir, flags = unfinished
+    (workdir / "history.csv").unlink()
+    run("train/main.py", *flags)
+    assert_identical(two_epochs, workdir)
+    assert (workdir / "model.keras").exists()
+
+
+@pytest.mark.smoke
 def test_only_damaged_checkpoints_are_refused_and_kept(unfinished):
     workdir, flags = unfinished
     for path in (workdir / "checkpoints").iterdir():
