@@ -6,10 +6,11 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
+import sys
 
-from export import verify
+from export import measure, verify
 from export.formats import FORMATS
-from train import predictor
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
@@ -22,7 +23,7 @@ def make(model_path, model, examination, results, data_facts, batch_size):
         model: the float32 `keras.Model` that was exported.
         examination: `pipeline.Examination`.
         results: dict from format to `pipeline.Result`.
-        data_facts: dict of what images were used.
+        data_facts: dict of what images were used, and what was suspicious about them.
         batch_size: images a call of the `.tflite` files.
     Returns:
         dict.
@@ -41,6 +42,7 @@ def make(model_path, model, examination, results, data_facts, batch_size):
         "data": data_facts,
         "batch_size": batch_size,
         "artifacts": {name: _artifact(name, result) for name, result in results.items()},
+        "command": " ".join(shlex.quote(word) for word in ("python", *sys.argv)),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -59,8 +61,8 @@ def to_markdown(card):
     lines = [
         f"# {model['name']}, exported {card['created'][:10]}",
         "",
-        f"From `{model['file']}` ({model['parameters']:,} parameters, {model['bytes']:,} bytes). Takes uint8 images "
-        f"{' x '.join(map(str, model['input'][1:]))} with pixels 0 to 255; gives {model['outputs']} scores.",
+        f"From `{model['file']}` ({model['parameters']:,} parameters, {model['bytes']:,} bytes). Takes images "
+        f"{' x '.join(map(str, model['input'][1:]))} with pixels 0 to 255, uint8; gives {model['outputs']} scores.",
         "",
         f"Scored on {images['num_images']:,} test images of {images['eval_data']}: the Keras model has "
         f"top-1 {model['top1']:.2%}.",
@@ -68,65 +70,83 @@ def to_markdown(card):
         "",
         *table(card),
         "",
-        f"Latency: one call of {card['batch_size']} image{'s' * (card['batch_size'] > 1)} (saved_model: one image), "
-        f"median (10th to 90th percentile) of {verify.TIMED_RUNS} calls, {predictor.NUM_THREADS} threads, on "
-        f"{card['machine']}. Agreement: share of images with the Keras model's best class. "
-        "Differences: of scores, largest and mean.",
+        f"Latency: one call of {card['batch_size']} image{'s' * (card['batch_size'] > 1)} (saved_model: one image, all "
+        f"cores), median and 90th percentile of up to {measure.TIMED_RUNS} calls on {card['machine']}. Memory: what "
+        "opening and running the file adds to a process. XNNPACK: share of the operators that LiteRT's fast kernels "
+        "run. Agreement: share of images with the Keras model's best class. Difference: of scores, largest.",
         "",
     ]
     for name, artifact in card["artifacts"].items():
         if artifact["operators"]:
             operators = ", ".join(f"{count} {operator}" for operator, count in artifact["operators"].items())
-            lines.append(f"- {name}: {operators}")
-    lines += ["", ", ".join(f"{package} {version}" for package, version in card["versions"].items()), ""]
+            lines.append(f"- {name}: {operators}; Flex operators: {len(artifact['custom_operators'])}")
+    noisy = {name: artifact["noise"] for name, artifact in card["artifacts"].items() if artifact["noise"]}
+    lines += ["", "Layers with the lowest signal-to-noise ratio, in decibels:", ""] if noisy else []
+    for name, noise in noisy.items():
+        lines.append(f"- {name}: " + ", ".join(f"{layer} {ratio:.1f}" for layer, ratio in noise.items()))
+    packages = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
+    lines += ["", f"`{card['command']}`", "", packages, ""]
     return "\n".join(lines)
 
 
 def table(card):
     """Rows of the table of artifacts, in Markdown with aligned columns."""
-    header = ("format", "size", "top-1", "agreement", "difference", "latency (ms)", "for")
+    header = ("format", "bytes", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
     rows = [header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rows.insert(1, tuple("-" * width for width in widths))
     return ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
 
 
+_TIMES = tuple(f"ms, {threads} thread{'s' * (threads > 1)}" for threads in measure.THREADS)
+
+
 def _artifact(name, result):
-    if result.evidence is None:
-        measured = dict.fromkeys(("bytes", "top1", "agreement", "operators"))
-    else:
-        measured = dataclasses.asdict(result.evidence)
+    fields = [field.name for field in dataclasses.fields(verify.Evidence)]
+    measured = dataclasses.asdict(result.evidence) if result.evidence else dict.fromkeys(fields)
     row = FORMATS[name]
     return {
         "file": None if result.failures else os.path.basename(result.path),
+        "sha256": sha256(result.path) if result.path and os.path.isfile(result.path) else None,
         "failures": result.failures,
-        "promise": {"min_agreement": row.min_agreement, "max_relative_difference": row.max_difference},
-        "weights": row.weights,
-        "activations": row.activations,
+        "promise": {
+            "min_agreement": row.min_agreement,
+            "max_relative_difference": row.max_difference,
+            "max_size": row.max_size,
+        },
+        "scheme": dataclasses.asdict(row.scheme) if row.scheme else None,
         "suits": row.suits,
     } | measured
 
 
 def _row(name, artifact):
-    if artifact["bytes"] is None:
-        return (name, "-", "-", "-", "-", "-", "NOT WRITTEN: " + "; ".join(artifact["failures"]))
-    latency = artifact["latency_ms"]
     failed = "NOT WRITTEN: " + "; ".join(artifact["failures"])
+    if artifact["bytes"] is None:
+        return (name, *["-"] * (6 + len(_TIMES)), failed)
+    memory, delegated = artifact["peak_memory_mb"], artifact["delegated"]
     return (
         name,
         f"{artifact['bytes']:,}",
         f"{artifact['top1']:.2%}",
         f"{artifact['agreement']:.2%}",
-        f"{artifact['max_difference']:.1e}, {artifact['mean_difference']:.1e}",
-        f"{latency['median']:.3f} ({latency['p10']:.3f} to {latency['p90']:.3f})",
+        f"{artifact['max_difference']:.1e}",
+        *_times(artifact["latency_ms"]),
+        "-" if memory is None else f"{memory:.1f}",
+        "-" if delegated is None else f"{delegated:.0%}",
         failed if artifact["failures"] else artifact["suits"],
     )
+
+
+def _times(latency):
+    texts = [f"{found['median']:.3f}, {found['p90']:.3f}" for found in latency.values()]
+    return texts if len(texts) == len(_TIMES) else ["-"] * (len(_TIMES) - len(texts)) + texts
 
 
 def _calibration(images):
     if not images["calibration_indices"]:
         return "No format was calibrated."
+    warned = "".join(f" Warning: {text}." for text in images["calibration_warnings"])
     return (
         f"Activations calibrated on {len(images['calibration_indices'])} training images of "
-        f"{images['calibration_data']}, none of them scored; their numbers stand in `card.json`."
+        f"{images['calibration_data']}, none of them scored; their numbers stand in `card.json`.{warned}"
     )

@@ -1,38 +1,38 @@
-"""SavedModel -> .tflite bytes: the one file that calls the converter and the quantizer.
+"""SavedModel -> .tflite by TFLiteConverter, for models with layers that `walk` does not know.
 
-As a command, `python convert.py REQUEST.json` converts once and ends: the converter leaks memory
-(tensorflow#122598) and can abort its process, which must not be the exporter's.
+The one file that calls the converter. As a command, `python convert.py REQUEST.json` converts once and ends: the
+converter leaks memory (tensorflow#122598) and can abort its process, which must not be the exporter's.
 """
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 
-BLACK, WHITE = 0.0, 255.0
+# What `pipeline` stages for the converter, in one folder.
+FIXED_BATCH, CALIBRATION, FLOAT32 = "fixed_batch", "calibration.npy", "converted_float32.tflite"
 
 
-def convert(name, saved_model, output, *, float32_file=None, calibration_file=None):
+def convert(name, folder, output, *, obstacle=""):
     """Converts in a child process.
 
     Args:
-        name: one of `CONVERTERS`.
-        saved_model: folder written by `saved_model.write` with a fixed batch size.
+        name: a format, one of `CONVERTERS`.
+        folder: holds FIXED_BATCH, the SavedModel of `saved_model.write_fixed`; for "int8" CALIBRATION, uint8 images
+            (n, h, w, c); for "dynamic" FLOAT32, a converted file.
         output: path of the `.tflite` file to write.
-        float32_file: "dynamic" starts from this `.tflite` file.
-        calibration_file: `.npy` of uint8 images (n, h, w, c), for "int8".
+        obstacle: why the converter is asked, in words.
     Raises:
-        RuntimeError: with the child's last words, if it fails.
+        RuntimeError: with the child's last words, if it fails; or if the converter does not make this format.
     """
-    request = {
-        "name": name,
-        "saved_model": saved_model,
-        "output": output,
-        "float32_file": float32_file,
-        "calibration_file": calibration_file,
-    }
-    run_child(__file__, json.dumps(request))
+    if name not in CONVERTERS:
+        raise RuntimeError(
+            f"{name} is made of the layers of this package's nets alone. {obstacle} Formats for other models: "
+            f"{', '.join(CONVERTERS)}."
+        )
+    run_child(__file__, json.dumps({"name": name, "folder": folder, "output": output}))
 
 
 def run_child(script, *arguments):
@@ -41,42 +41,42 @@ def run_child(script, *arguments):
     Raises:
         RuntimeError: with its last words, if it fails.
     """
-    child = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+    child = subprocess.run([sys.executable, "-P", script, *arguments], capture_output=True, text=True, check=False)
     if child.returncode:
         words = child.stderr.strip().splitlines()[-3:]
         raise RuntimeError(f"The child process ended with code {child.returncode}: {' '.join(words)}")
     return (child.stdout.strip().splitlines() or [""])[-1]
 
 
-def _float32(request):
-    return _converter(request).convert()
+def _float32(folder):
+    return _converter(folder).convert()
 
 
-def _float16(request):
+def _float16(folder):
     import tensorflow as tf
 
-    converter = _converter(request)
+    converter = _converter(folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
     return converter.convert()
 
 
-def _dynamic(request):
+def _dynamic(folder):
     from litert_quantizer import quantizer, recipe
 
-    weights_in_int8 = quantizer.Quantizer(request["float32_file"], recipe.dynamic_wi8_afp32())
+    weights_in_int8 = quantizer.Quantizer(os.path.join(folder, FLOAT32), recipe.dynamic_wi8_afp32())
     return weights_in_int8.quantize().quantized_model
 
 
-def _int8(request):
+def _int8(folder):
     import tensorflow as tf
 
-    images = np.load(request["calibration_file"]).astype("float32")
+    images = np.load(os.path.join(folder, CALIBRATION)).astype("float32")
     # One black and one white pixel make the input's range exactly 0 to 255: scale 1, zero point 0, so
     # that a device feeds raw pixels.
-    images[0, 0, 0], images[0, 0, 1] = BLACK, WHITE
-    converter = _converter(request, signature="pixels")
-    batch_size = _batch_size(request)
+    images[0, 0, 0], images[0, 0, 1] = 0.0, 255.0
+    converter = _converter(folder, signature="pixels")
+    batch_size = _batch_size(folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: (
         [images[start : start + batch_size]] for start in range(0, len(images) - batch_size + 1, batch_size)
@@ -87,19 +87,20 @@ def _int8(request):
     return converter.convert()
 
 
-def _converter(request, signature="serving_default"):
+def _converter(folder, signature="serving_default"):
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(request["saved_model"], signature_keys=[signature])
+    saved_model = os.path.join(folder, FIXED_BATCH)
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[signature])
     # Flex operators would load TensorFlow on the device: never.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter
 
 
-def _batch_size(request):
+def _batch_size(folder):
     import tensorflow as tf
 
-    signature = tf.saved_model.load(request["saved_model"]).signatures["pixels"]
+    signature = tf.saved_model.load(os.path.join(folder, FIXED_BATCH)).signatures["pixels"]
     return signature.structured_input_signature[1]["image"].shape[0]
 
 
@@ -107,6 +108,6 @@ CONVERTERS = {"float32": _float32, "float16": _float16, "dynamic": _dynamic, "in
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    content = CONVERTERS[asked["name"]](asked)
+    content = CONVERTERS[asked["name"]](asked["folder"])
     with open(asked["output"], "wb") as file:
         file.write(content)

@@ -3,17 +3,18 @@
 import dataclasses
 import json
 import os
+import sys
 import tempfile
 
 from absl import flags
 
 import train
-from export.formats import FORMATS
+from export.formats import BASIC, FORMATS
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
 flags.DEFINE_string("output_dir", None, "folder for the files and the card", required=True)
-flags.DEFINE_list("formats", list(FORMATS), f"some of {', '.join(FORMATS)}")
+flags.DEFINE_list("formats", list(BASIC), f"some of {', '.join(FORMATS)}")
 flags.DEFINE_string(
     "calibration_data", None, "data whose training images set int8's ranges; default: the run's own or eval_data"
 )
@@ -23,7 +24,10 @@ flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for fold
 flags.DEFINE_integer("calibration_images", 100, "training images for calibration", lower_bound=1)
 flags.DEFINE_integer("eval_images", 5000, "most test images to check a file on", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "images a call of the .tflite files", lower_bound=1)
-flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1 that a file may lose", lower_bound=0)
+flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a file may lose", lower_bound=0)
+flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
+flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
+flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
 )
@@ -34,22 +38,23 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import card, pipeline
+    from export import card, pipeline, verify
 
     file, model = open_model(values)
     examination, calibration_images, facts = open_images(model, values)
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
+    limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
     parent = os.path.dirname(os.path.abspath(values.output_dir))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
-        ready = pipeline.stage(model, folder, calibration_images, values.batch_size)
+        staged = pipeline.stage(model, folder, calibration_images, values.batch_size)
         results = {}
         for name in values.formats:
             print(f"converting and verifying {name}", flush=True)
-            results[name] = pipeline.produce(name, ready, folder, examination, values.max_top1_drop)
-        report = card.make(file, ready, examination, results, facts, values.batch_size)
+            results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
+        report = card.make(file, staged.model, examination, results, facts, values.batch_size)
         publish(results, report, card.to_markdown(report), values.output_dir)
-    print("\n".join(["", *card.table(report), "", f"Everything lies in {values.output_dir}; card.md tells of it."]))
+    print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
     return 1 if any(result.failures for result in results.values()) else 0
 
 
@@ -88,7 +93,7 @@ def open_images(model, values):
     Raises:
         ValueError: if images are missing or not the model's.
     """
-    from export import pipeline
+    from export import calibration, pipeline
     from train import data, input_pipeline, scoring
 
     shape = pipeline.check_static(model)
@@ -102,22 +107,23 @@ def open_images(model, values):
         "eval_data": source.name,
         "num_images": len(examination.labels),
         "calibration_indices": [],
+        "calibration_warnings": [],
     }
-    if "int8" not in values.formats:
+    if not any(FORMATS[name].is_calibrated for name in values.formats):
         return examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)
-    images, _, indices = input_pipeline.arrays(source, "train", values.calibration_images)
+    images, labels, indices = input_pipeline.arrays(source, "train", values.calibration_images)
     if len(images) < values.batch_size:
         raise ValueError(
             "Expected at least one batch of calibration images. Received: "
             f"{len(images)} images with --batch_size={values.batch_size}."
         )
-    return (
-        examination,
-        images,
-        facts | {"calibration_data": source.name, "calibration_indices": indices.tolist()},
-    )
+    suspicious = calibration.doctor(images, labels)
+    for text in suspicious:
+        print(f"Warning: calibration images: {text}.", file=sys.stderr)
+    facts |= {"calibration_data": source.name, "calibration_indices": indices.tolist()}
+    return examination, images, facts | {"calibration_warnings": suspicious}
 
 
 def publish(results, report, page, output_dir):

@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 
-from export import convert, rebuild, saved_model, verify
+from export import calibration, convert, flatbuffer, quantization, rebuild, saved_model, verify, walk
 from export.formats import FORMATS
+from export.graph import Graph
 from train import input_pipeline, predictor, scoring
 
 
@@ -29,6 +30,27 @@ class Examination:
     def top1(self):
         """The Keras model's share of right answers."""
         return scoring.score(self.expected, self.labels).top1
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """What files are made from.
+
+    Attributes:
+        model: `keras.Model` in float32.
+        folder: the staging folder.
+        graph: the model's `Graph` in float32; None where a layer is unknown to `walk`, so that the converter serves.
+        obstacle: which layer that is, in words.
+        float32_bytes: size of the float32 file.
+        ranges: dict from activation to `calibration.Range`, or None without calibration images.
+    """
+
+    model: object
+    folder: str
+    graph: Graph | None
+    obstacle: str
+    float32_bytes: int
+    ranges: dict | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +103,7 @@ def examine_keras(model, source, limit):
 
 
 def stage(model, folder, calibration_images, batch_size):
-    """Writes what conversions start from.
+    """Prepares what every format starts from.
 
     Args:
         model: `keras.Model`.
@@ -89,58 +111,77 @@ def stage(model, folder, calibration_images, batch_size):
         calibration_images: uint8 (n, h, w, c), or None.
         batch_size: images a call of the `.tflite` files.
     Returns:
-        float32 `keras.Model` with folded preprocessing.
+        `Staged`.
     """
-    ready = rebuild.fold_preprocessing(rebuild.in_float32(model))
-    saved_model.write(ready, os.path.join(folder, "fixed_batch"), batch_size)
+    ready = rebuild.in_float32(model)
+    try:
+        graph, obstacle = walk.from_keras(ready, batch_size), ""
+    except walk.UnknownLayerError as error:
+        graph, obstacle = None, str(error)
+    if graph is None:
+        return _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
+    ranges = None if calibration_images is None else calibration.observe(graph, calibration_images)
+    return Staged(ready, folder, graph, obstacle, len(flatbuffer.to_bytes(graph)), ranges)
+
+
+def _stage_for_converter(model, folder, calibration_images, batch_size, obstacle):
+    saved_model.write_fixed(model, os.path.join(folder, convert.FIXED_BATCH), batch_size)
     if calibration_images is not None:
-        np.save(os.path.join(folder, "calibration.npy"), calibration_images)
-    return ready
+        np.save(os.path.join(folder, convert.CALIBRATION), calibration_images)
+    float32_file = os.path.join(folder, convert.FLOAT32)
+    try:
+        convert.convert("float32", folder, float32_file)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The model cannot be converted, neither by ourselves ({obstacle}) nor by TFLiteConverter: {error}"
+        ) from error
+    return Staged(model, folder, None, obstacle, os.path.getsize(float32_file), None)
 
 
-def produce(name, model, folder, examination, max_top1_drop):
+def produce(name, staged, examination, gate):
     """Makes one format's file in the staging folder, runs it and holds it against its promise.
 
     Args:
         name: one of `FORMATS`.
-        model: what `stage` returned.
-        folder: the staging folder.
+        staged: `Staged`.
         examination: `Examination`.
-        max_top1_drop: points of top-1 that the file may lose.
+        gate: `verify.Gate`.
     Returns:
         `Result`.
     """
-    path = os.path.join(folder, f"{model.name}{FORMATS[name].suffix}")
+    row = FORMATS[name]
+    path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
-        scores, seconds = _run(name, model, folder, path, examination.images)
+        noise = _make(name, staged, path, examination.images)
+        if name == "saved_model":
+            scores, measured = _serve_in_child(staged.folder, path, examination.images)
+        else:
+            verify.check_pixels(path, row.scheme)
+            scores, measured = predictor.from_tflite(path).predict(examination.images), verify.measure_file(path)
     except (RuntimeError, ValueError) as error:
         return Result(None, None, [str(error)])
-    evidence = verify.gather(path, scores, examination.expected, examination.labels, seconds)
-    failures = verify.broken_promises(evidence, FORMATS[name], examination.top1, max_top1_drop)
+    evidence = verify.gather(path, scores, examination, measured, noise)
+    failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
     return Result(path, evidence, failures)
 
 
-def _run(name, model, folder, path, images):
-    if name == "saved_model":
-        saved_model.write(model, path)
-        return _serve_in_child(folder, path, images)
-    fixed_batch = os.path.join(folder, "fixed_batch")
-    float32_file = os.path.join(folder, f"{model.name}{FORMATS['float32'].suffix}")
-    if name == "dynamic" and not os.path.exists(float32_file):
-        convert.convert("float32", fixed_batch, float32_file)
-    convert.convert(
-        name,
-        fixed_batch,
-        path,
-        float32_file=float32_file,
-        calibration_file=os.path.join(folder, "calibration.npy"),
-    )
-    verify.check_raw_pixels(path)
-    return verify.run_tflite(path, images)
+def _make(name, staged, path, images):
+    """Writes the file; returns the noise of its layers, where they can be seen."""
+    scheme = FORMATS[name].scheme
+    if scheme is None:
+        saved_model.write(staged.model, path)
+        return {}
+    if staged.graph is None:
+        convert.convert(name, staged.folder, path, obstacle=staged.obstacle)
+        return {}
+    graph = quantization.quantize(staged.graph, scheme, staged.ranges)
+    with open(path, "wb") as file:
+        file.write(flatbuffer.to_bytes(graph))
+    return verify.noise(staged.graph, graph, images)
 
 
 def _serve_in_child(folder, path, images):
     images_file, scores_file = os.path.join(folder, "images.npy"), os.path.join(folder, "scores.npy")
     np.save(images_file, images)
-    seconds = json.loads(convert.run_child(saved_model.__file__, path, images_file, scores_file))
-    return np.load(scores_file), seconds
+    measured = json.loads(convert.run_child(saved_model.__file__, path, images_file, scores_file))
+    return np.load(scores_file), measured

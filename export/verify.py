@@ -1,15 +1,33 @@
 """Holds an exported file against the Keras model it came from, on real images."""
 
 import dataclasses
+import json
 import os
-import time
 
 import numpy as np
 
+from export import calibration, convert, measure
 from train import predictor
 
-# Calls. The median of 50 moved by under 5 % from run to run on the machine of BUILD_NOTES.md.
-WARMUP_RUNS, TIMED_RUNS = 5, 50
+NOISE_IMAGES = 4  # that a layer's noise is measured on
+WORST_LAYERS = 5  # that the card names
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """What a user asks of every file, beyond its format's promise; None: nothing.
+
+    Attributes:
+        max_top1_drop: points of top-1, in percent, that a file may lose.
+        min_agreement: smallest share of images whose best class is the Keras model's.
+        max_size_mb: largest size, in 10^6 bytes.
+        max_latency_ms: largest median latency of a call on one thread, in milliseconds.
+    """
+
+    max_top1_drop: float = 0.5
+    min_agreement: float | None = None
+    max_size_mb: float | None = None
+    max_latency_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +42,10 @@ class Evidence:
         relative_difference: max_difference over the largest absolute score of the Keras model.
         num_images: images that these four were counted on.
         bytes: size of the file, or of all files in the folder.
-        latency_ms: dict with median, p10 and p90 of one call, in milliseconds.
+        latency_ms: dict from threads to median, p90 and number of calls, in milliseconds.
+        peak_memory_mb: what running it adds to a process, in 10^6 bytes; None of a SavedModel.
+        delegated: share of the operators that XNNPACK runs; None of a SavedModel.
+        noise: dict from the worst layers to signal-to-noise ratios in decibels, the worst first.
         operators: dict from operator to how many the file has; empty for a SavedModel.
         custom_operators: names of operators that a plain LiteRT runtime lacks (Flex).
     """
@@ -37,84 +58,118 @@ class Evidence:
     num_images: int
     bytes: int
     latency_ms: dict
+    peak_memory_mb: float | None
+    delegated: float | None
+    noise: dict
     operators: dict
     custom_operators: tuple
 
 
-def gather(path, scores, expected, labels, seconds):
+def gather(path, scores, examination, measured, noise):
     """Puts the evidence on one file together.
 
     Args:
         path: `.tflite` file or SavedModel folder.
         scores: what the file gave, float32 (n, classes).
-        expected: what the Keras model gave, float32 (n, classes).
-        labels: int (n,).
-        seconds: list of latencies of a call.
+        examination: `pipeline.Examination`.
+        measured: dict as of `measure.measure`.
+        noise: dict as of `noise`.
     Returns:
         `Evidence`.
     """
+    expected, best = examination.expected, scores.argmax(axis=1)
     differences = np.abs(scores.astype("float64") - expected)
     operators, custom = count_operators(path) if path.endswith(".tflite") else ({}, ())
-    low, median, high = np.percentile(np.array(seconds) * 1000, (10, 50, 90))
     return Evidence(
-        top1=float(np.mean(scores.argmax(axis=1) == labels)),
-        agreement=float(np.mean(scores.argmax(axis=1) == expected.argmax(axis=1))),
+        top1=float(np.mean(best == examination.labels)),
+        agreement=float(np.mean(best == expected.argmax(axis=1))),
         max_difference=float(differences.max()),
         mean_difference=float(differences.mean()),
         relative_difference=float(differences.max() / np.abs(expected).max()),
-        num_images=len(labels),
+        num_images=len(examination.labels),
         bytes=_size(path),
-        latency_ms={"median": float(median), "p10": float(low), "p90": float(high)},
+        latency_ms=measured["latency_ms"],
+        peak_memory_mb=measured.get("peak_memory_mb"),
+        delegated=measured.get("delegated"),
+        noise=noise,
         operators=operators,
         custom_operators=custom,
     )
 
 
-def broken_promises(evidence, row, expected_top1, max_top1_drop):
-    """What a file fails of its row's promise, in words.
+def broken_promises(evidence, row, gate, expected_top1, float32_bytes):
+    """What a file fails of its row's promise and of the user's gate, in words.
 
     Args:
         evidence: `Evidence`.
         row: `formats.Format`.
+        gate: `Gate`.
         expected_top1: the Keras model's share of right answers on the same images.
-        max_top1_drop: points that the file may lose, in percent.
+        float32_bytes: size of the float32 file.
     Returns:
         list of str, empty where the file keeps its promise.
     """
     drop = 100 * (expected_top1 - evidence.top1)
+    latency = next(iter(evidence.latency_ms.values()))["median"]
+    size = evidence.bytes / 1e6
     checks = (
         (
             evidence.agreement >= row.min_agreement,
             f"agreement {evidence.agreement:.2%}, at least {row.min_agreement:.1%} promised",
         ),
         (
+            gate.min_agreement is None or evidence.agreement >= gate.min_agreement,
+            f"agreement {evidence.agreement:.2%}, at least {gate.min_agreement or 0:.2%} asked for",
+        ),
+        (
             evidence.relative_difference <= row.max_difference,
             f"largest difference {evidence.relative_difference:.2%} of the largest score, "
             f"at most {row.max_difference:.2%} promised",
         ),
-        (drop <= max_top1_drop + 1e-9, f"top-1 falls by {drop:.2f} points, at most {max_top1_drop} allowed"),
+        (drop <= gate.max_top1_drop + 1e-9, f"top-1 falls by {drop:.2f} points, at most {gate.max_top1_drop} allowed"),
+        (
+            row.max_size is None or evidence.bytes <= row.max_size * float32_bytes,
+            f"size {evidence.bytes / float32_bytes:.1%} of the float32 file's, at most {row.max_size or 0:.0%} "
+            "promised",
+        ),
+        (
+            gate.max_size_mb is None or size <= gate.max_size_mb,
+            f"size {size:.3f} MB, at most {gate.max_size_mb} MB asked for",
+        ),
+        (
+            gate.max_latency_ms is None or latency <= gate.max_latency_ms,
+            f"latency {latency:.3f} ms, at most {gate.max_latency_ms} ms asked for",
+        ),
         (not evidence.custom_operators, f"operators outside LiteRT: {', '.join(evidence.custom_operators)}"),
     )
     return [text for kept, text in checks if not kept]
 
 
-def run_tflite(path, images):
-    """Scores images with the LiteRT interpreter and times single calls.
+def noise(graph, changed, images):
+    """Signal-to-noise ratio of the layers that a change of numbers hurt most.
 
     Args:
-        path: `.tflite` file.
-        images: uint8 (n, h, w, c).
+        graph: `Graph` in float32.
+        changed: the same in other numbers.
+        images: uint8 (n, h, w, c); the first NOISE_IMAGES are used.
     Returns:
-        float32 scores (n, classes), list of seconds a call of the file's batch size.
+        dict from the layer's name to 10 log10 of its power over its error's, in decibels; the worst WORST_LAYERS,
+        those without error left out.
     """
-    scores = predictor.from_tflite(path).predict(images)
-    interpreter = predictor.open_tflite(path)
-    seconds = []
-    for _ in range(WARMUP_RUNS + TIMED_RUNS):
-        start = time.perf_counter()
-        interpreter.invoke()
-        seconds.append(time.perf_counter() - start)
-    return scores, seconds[WARMUP_RUNS:]
+    few = images[: max(NOISE_IMAGES, graph.image.shape[0])]
+    signal, error = {}, {}
+    for before, after in zip(calibration.activations(graph, few), calibration.activations(changed, few), strict=True):
+        for name in before.keys() & after.keys():
+            signal[name] = signal.get(name, 0.0) + float(np.sum(np.square(before[name], dtype="float64")))
+            difference = np.subtract(before[name], after[name], dtype="float64")
+            error[name] = error.get(name, 0.0) + float(np.sum(np.square(difference)))
+    decibels = {name: 10 * np.log10(signal[name] / error[name]) for name in signal if signal[name] and error[name]}
+    return dict(sorted(decibels.items(), key=lambda item: item[1])[:WORST_LAYERS])
+
+
+def measure_file(path):
+    """What `measure.measure` finds in a process of its own."""
+    return json.loads(convert.run_child(measure.__file__, path))
 
 
 def count_operators(path):
@@ -136,12 +191,12 @@ def count_operators(path):
     return dict(sorted(counts.items())), tuple(custom)
 
 
-def check_raw_pixels(path):
-    """Raises RuntimeError unless the file takes pixels 0 to 255 as they are."""
+def check_pixels(path, scheme):
+    """Raises RuntimeError unless the file takes pixels 0 to 255 as they are, in the scheme's type."""
     (details,) = predictor.open_tflite(path).get_input_details()
-    if details["dtype"] != np.uint8 or details["quantization"] not in ((0.0, 0), (1.0, 0)):
+    if details["dtype"] != np.dtype(scheme.pixels) or details["quantization"] not in ((0.0, 0), (1.0, 0)):
         raise RuntimeError(
-            "The input is not raw pixels. Expected uint8 with scale 1 and zero point 0. Received: "
+            f"The input is not raw pixels. Expected {scheme.pixels} with scale 1 and zero point 0. Received: "
             f"{details['dtype'].__name__} with (scale, zero point) {details['quantization']}."
         )
 

@@ -33,16 +33,19 @@ def read_card(folder):
 @pytest.mark.smoke
 def test_every_format_is_written_verified_and_on_the_card(digits_export):
     report = read_card(digits_export)
-    assert [*report["artifacts"]] == [*formats.FORMATS]
+    assert [*report["artifacts"]] == [*formats.BASIC]
     for name, artifact in report["artifacts"].items():
         assert (digits_export / artifact["file"]).exists(), name
         assert artifact["failures"] == []
         assert artifact["agreement"] >= formats.FORMATS[name].min_agreement
         assert 0 <= artifact["mean_difference"] <= artifact["max_difference"]
-        assert 0 < artifact["latency_ms"]["p10"] <= artifact["latency_ms"]["median"] <= artifact["latency_ms"]["p90"]
+        assert all(0 < found["median"] <= found["p90"] for found in artifact["latency_ms"].values())
+        assert name == "saved_model" or [*artifact["latency_ms"]] == ["1", "2"]
+        assert name == "saved_model" or 0.1 < artifact["peak_memory_mb"] < 100
+        assert name == "saved_model" or 0.5 < artifact["delegated"] <= 1
         assert artifact["custom_operators"] == []
     page = (digits_export / "card.md").read_text()
-    assert all(name in page for name in formats.FORMATS)
+    assert all(name in page for name in formats.BASIC)
     assert card.table(report)[0] in (digits_export / "output.txt").read_text()
     assert report["model"]["input"] == ["uint8", 8, 8, 1]
     assert report["data"]["num_images"] == 359

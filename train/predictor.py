@@ -177,21 +177,36 @@ def open_tflite(path, num_threads=NUM_THREADS):
     Raises:
         ValueError: if the file is damaged or has not one image input and one output.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        with train.quiet_stderr():  # LiteRT announces its CPU delegate
-            interpreter = Interpreter(model_path=path, num_threads=num_threads)
-            interpreter.allocate_tensors()
-        shapes = [tuple(d["shape"]) for d in (*interpreter.get_input_details(), *interpreter.get_output_details())]
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"The LiteRT file does not load. Expected a .tflite model. Received: {path!r} ({error})."
-        ) from error
+    interpreter = open_interpreter(path, num_threads)
+    shapes = [tuple(d["shape"]) for d in (*interpreter.get_input_details(), *interpreter.get_output_details())]
     if [*map(len, shapes)] != [4, 2]:
         raise ValueError(
             f"Expected an image classifier: one image in, scores out. Received: shapes {shapes} in {path!r}."
         )
+    return interpreter
+
+
+def open_interpreter(file, num_threads=NUM_THREADS):
+    """LiteRT interpreter of any file, tensors allocated.
+
+    Args:
+        file: path, or the bytes of the file.
+        num_threads: threads to run on.
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    given = {"model_content": file} if isinstance(file, bytes) else {"model_path": file}
+    try:
+        with train.quiet_stderr():  # LiteRT announces its CPU delegate
+            interpreter = Interpreter(**given, num_threads=num_threads)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        title = f"{len(file)} bytes" if isinstance(file, bytes) else repr(file)
+        raise ValueError(
+            f"The LiteRT file does not load. Expected a .tflite model. Received: {title} ({error})."
+        ) from error
     return interpreter
 
 

@@ -1,0 +1,111 @@
+"""What a net's activations are on real images, which integer files need to know; and a look at these images."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from export import flatbuffer
+from keras_resnet.preprocessing import BLUE_MINUS_RED
+from train import predictor
+
+FEWEST_IMAGES = 32  # below, ranges of the digits net were still growing (BUILD_NOTES.md, "Quantization")
+DARKEST = 3  # levels of 255: images of floats from 0 to 1, cast to uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What was seen of one activation.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        means: float array (channels,) of mean values, or None where they are not known.
+    """
+
+    low: float
+    high: float
+    means: np.ndarray | None = None
+
+
+def observe(graph, images):
+    """Ranges of all activations. The net runs as a float32 `.tflite` file that gives every one of them.
+
+    Smallest and largest over all images: averages over images, and clipping that minimizes the squared error of the
+    weights, lost more (BUILD_NOTES.md, "Quantization").
+
+    Args:
+        graph: `Graph` in float32.
+        images: uint8 (n, h, w, c), at least a batch; a rest smaller than the graph's batch is left out.
+    Returns:
+        dict from the activation's name to its `Range`.
+    """
+    lows, highs, means = [], [], []
+    for arrays in activations(graph, images):
+        lows.append([array.min() for array in arrays.values()])
+        highs.append([array.max() for array in arrays.values()])
+        means.append([array.mean((*range(array.ndim - 1),), dtype="float64") for array in arrays.values()])
+        names = [*arrays]
+    low, high = np.min(lows, axis=0).tolist(), np.max(highs, axis=0).tolist()
+    mean = [np.mean(rows, axis=0) for rows in zip(*means, strict=True)]
+    return {name: Range(*seen) for name, *seen in zip(names, low, high, mean, strict=True)}
+
+
+def activations(graph, images):
+    """Runs a graph and yields, a batch at a time, a dict from the name of each activation to its values.
+
+    The arrays are the interpreter's memory: the dict is emptied when the next one is asked for.
+
+    Args:
+        graph: `Graph`; integer activations are given as the numbers that they stand for, float32.
+        images: uint8 (n, h, w, c).
+    """
+    observed = list(dict.fromkeys(graph.activations()))
+    interpreter = predictor.open_interpreter(flatbuffer.to_bytes(graph, observed))
+    (image,) = interpreter.get_input_details()
+    # The first output is the scores.
+    outputs = [interpreter.tensor(details["index"]) for details in interpreter.get_output_details()[1:]]
+    batch_size = graph.image.shape[0]
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        interpreter.set_tensor(image["index"], images[start : start + batch_size].astype(image["dtype"]))
+        interpreter.invoke()
+        arrays = {
+            tensor.name: output() if tensor.scale is None else _values(tensor, output())
+            for tensor, output in zip(observed, outputs, strict=True)
+        }
+        yield arrays
+        arrays.clear()
+
+
+def _values(tensor, stored):
+    return np.float32(tensor.scale) * (stored.astype("float32") - tensor.zero_point)
+
+
+def doctor(images, labels):
+    """What is suspicious about calibration images, in words.
+
+    Args:
+        images: uint8 (n, h, w, c).
+        labels: int (n,).
+    Returns:
+        list of str, empty where nothing is.
+    """
+    found = []
+    if len(images) < FEWEST_IMAGES:
+        found.append(f"only {len(images)} images; ranges settle with {FEWEST_IMAGES} or more")
+    if images.max() <= DARKEST:
+        found.append(f"no pixel above {images.max()} of 255: they look like floats from 0 to 1, cast to whole numbers")
+    flat = images.reshape(len(images), -1)
+    constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
+    if constant:
+        found.append(f"{constant} of {len(images)} images are of one colour")
+    distinct = len({hashlib.sha256(row.tobytes()).digest() for row in flat})
+    if distinct < len(images):
+        found.append(f"{len(images) - distinct} of {len(images)} images are repeated")
+    if len(np.unique(labels)) == 1 and len(labels) > 1:
+        found.append(f"all images are of class {labels[0]}; ranges of other classes were not seen")
+    if images.shape[-1] == 3:
+        red, _, blue = images.mean(axis=(0, 1, 2)) / 255
+        if blue - red > BLUE_MINUS_RED / len(images) ** 0.5:
+            found.append(f"blue exceeds red by {blue - red:.0%} of the range: they look like BGR")
+    return found

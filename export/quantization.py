@@ -1,0 +1,222 @@
+"""A graph in fewer bits: integer or half-precision weights, integer activations, in whole or in part.
+
+The arithmetic is LiteRT's quantization specification (ai.google.dev/edge/litert, "8-bit quantization specification"):
+value = scale * (stored - zero point); weights symmetric with a scale an output channel, activations with one scale,
+biases in 32 bits at the product of both scales.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from export.graph import Graph, Operator, Tensor, constant
+
+WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
+SAME_SCALE = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU")  # LiteRT's kernels do not rescale their outputs
+FIXED_RANGE = ("SOFTMAX", "LOGISTIC")  # outputs from 0 to 1, whose scale the kernels fix
+LIMITS = {"int4": 7, "int8": 127, "int16": 32767}  # of symmetric integers
+LARGEST_BIAS = 2**30  # half of what 32 bits hold, so that sums have room
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """What numbers a file computes with.
+
+    Attributes:
+        weights: "float32", "float16", "int8" or "int4".
+        activations: "float32", "int8" or "int16".
+        pixels: "uint8", or "float32" pixels 0 to 255.
+        scores: "float32" or "int8".
+    """
+
+    weights: str
+    activations: str = "float32"
+    pixels: str = "uint8"
+    scores: str = "float32"
+
+
+def quantize(graph, scheme, ranges=None, kept_float=()):
+    """The graph in the numbers of a scheme.
+
+    Args:
+        graph: `Graph` in float32.
+        scheme: `Scheme`.
+        ranges: for integer activations: dict from the name of an activation to its `calibration.Range`. Where it
+            knows the means, biases make up for what rounding the weights does to the outputs' means.
+        kept_float: names of activations whose operators stay in float32.
+    Returns:
+        `Graph`; the given one is left as it is.
+    """
+    if scheme.activations == "float32":
+        return _weights_only(graph, scheme)
+    return _Quantized(graph, scheme, ranges, frozenset(kept_float)).graph
+
+
+def bias_correction(weights, stored, scale, means):
+    """What rounding the weights takes from the mean of each output (arXiv 1906.04721, section 4.2).
+
+    Positions where the kernel reaches into the padding are taken for others.
+
+    Args:
+        weights: float array (channels, ..., inputs a group).
+        stored: int array of the same shape.
+        scale: float array (channels,).
+        means: of the inputs: float array (inputs,).
+    Returns:
+        float array (channels,), to add to the bias.
+    """
+    error = weights - stored * scale.reshape(-1, *[1] * (weights.ndim - 1))
+    error = error.reshape(len(weights), -1, weights.shape[-1]).sum(axis=1)
+    groups = len(means) // weights.shape[-1]
+    return (error * means.reshape(groups, -1).repeat(len(weights) // groups, axis=0)).sum(axis=1)
+
+
+def symmetric(weights, dtype):
+    """Weights as integers, with a scale for each index of the first axis.
+
+    Args:
+        weights: float array (channels, ...).
+        dtype: "int4" or "int8".
+    Returns:
+        int8 array of the same shape, float32 array of scales (channels,).
+    """
+    limit = LIMITS[dtype]
+    rows = weights.reshape(len(weights), -1).astype("float64")
+    scale = np.abs(rows).max(axis=1) / limit
+    scale = np.where(scale > 0, scale, 1.0).astype("float32")
+    stored = np.clip(np.round(rows / scale[:, None]), -limit, limit)
+    return stored.astype("int8").reshape(weights.shape), scale
+
+
+def scale_and_zero_point(smallest, largest, dtype):
+    """Of an activation: 0 is always a stored number, so that padding with it is exact."""
+    smallest, largest = min(float(smallest), 0.0), max(float(largest), 0.0)
+    if dtype == "int16":
+        return np.float32(max(-smallest, largest, 1e-9) / LIMITS["int16"]), 0
+    scale = np.float32(max(largest - smallest, 1e-9) / 255)
+    return scale, int(np.clip(np.round(-128 - smallest / scale), -128, 127))
+
+
+def _weights_only(graph, scheme):
+    new = graph.copy()
+    operators = []
+    for operator in new.operators:
+        for number, weights in enumerate(operator.inputs[1:], start=1):
+            if scheme.weights == "float16" and weights.dtype == "float32" and weights.data is not None:
+                stored = constant(f"{weights.name}/float16", weights.data, "float16")
+                operator.inputs[number] = output = Tensor(weights.name, weights.shape)
+                operators.append(Operator("DEQUANTIZE", [stored], output))
+            elif scheme.weights in LIMITS and operator.kind in WEIGHTED and number == 1:
+                weights.data, weights.scale = symmetric(weights.data, scheme.weights)
+                weights.dtype = scheme.weights
+                if operator.kind == "FULLY_CONNECTED":
+                    operator.options["asymmetricQuantizeInputs"] = True
+        operators.append(operator)
+    new.operators = operators
+    return new
+
+
+class _Quantized:
+    """The new graph so far; each activation exists in integers, in float32, or in both where both are asked for."""
+
+    def __init__(self, graph, scheme, ranges, kept_float):
+        self.scheme, self.ranges = scheme, ranges
+        self.integers, self.floats = {}, {}
+        image = Tensor("image", graph.image.shape, scheme.pixels)
+        if scheme.pixels == "uint8":
+            image.scale, image.zero_point = np.float32(1), 0
+        self.image, self.operators = image, []
+        for operator in graph.operators:
+            if operator.kind == "CAST":
+                self.pixels = operator.output
+            elif operator.output.name in kept_float:
+                self._add_float(operator)
+            else:
+                self._add_integer(operator)
+        scores = self._integer(graph.scores) if scheme.scores != "float32" else self._float(graph.scores)
+        self.graph = Graph(graph.name, image, scores, self.operators)
+
+    def _emit(self, kind, inputs, output, **options):
+        self.operators.append(Operator(kind, inputs, output, options))
+        return output
+
+    def _quantized(self, tensor, name, smallest, largest):
+        scale, zero_point = scale_and_zero_point(smallest, largest, self.scheme.activations)
+        return Tensor(name, tensor.shape, self.scheme.activations, None, scale, zero_point)
+
+    def _integer(self, tensor):
+        if tensor not in self.integers:
+            if tensor is self.pixels:
+                made = self._quantized(tensor, tensor.name, 0, 255)
+                direct = self.scheme.pixels == "float32" or self.scheme.activations == "int8"
+                source = self.image if direct else self._float(tensor)
+            else:
+                seen = self.ranges[tensor.name]
+                made = self._quantized(tensor, f"{tensor.name}/quantized", seen.low, seen.high)
+                source = self.floats[tensor]
+            self.integers[tensor] = self._emit("QUANTIZE", [source], made)
+        return self.integers[tensor]
+
+    def _float(self, tensor):
+        if tensor not in self.floats:
+            if tensor is self.pixels:
+                if self.scheme.pixels == "float32":
+                    return self.image
+                self.floats[tensor] = self._emit("CAST", [self.image], Tensor("pixels/float32", tensor.shape))
+            else:
+                made = Tensor(f"{tensor.name}/float32", tensor.shape)
+                self.floats[tensor] = self._emit("DEQUANTIZE", [self.integers[tensor]], made)
+        return self.floats[tensor]
+
+    def _add_float(self, operator):
+        inputs = [self._float(one) if one.data is None else one for one in operator.inputs]
+        output = Tensor(operator.output.name, operator.output.shape)
+        self.floats[operator.output] = self._emit(operator.kind, inputs, output, **operator.options)
+
+    def _add_integer(self, operator):
+        inputs = [self._integer(one) if one.data is None else one for one in operator.inputs]
+        options = dict(operator.options)
+        output = self._output(operator, inputs[0])
+        if operator.kind in WEIGHTED:
+            means = self.ranges[operator.activation.name].means
+            inputs = [inputs[0], *self._weights_and_bias(inputs[0], *operator.inputs[1:], means)]
+        elif operator.kind in ("ADD", "MUL"):
+            inputs = [self._constant(one) if one.data is not None else one for one in inputs]
+            if operator.kind == "ADD" and self.scheme.activations == "int16":
+                options["potScaleInt16"] = False
+        self.integers[operator.output] = self._emit(operator.kind, inputs, output, **options)
+
+    def _output(self, operator, x):
+        tensor = operator.output
+        if operator.kind in SAME_SCALE:
+            return Tensor(tensor.name, tensor.shape, x.dtype, None, x.scale, x.zero_point)
+        if operator.kind in FIXED_RANGE:
+            scale, zero_point = (1 / 256, -128) if x.dtype == "int8" else (1 / 32768, 0)
+            return Tensor(tensor.name, tensor.shape, x.dtype, None, np.float32(scale), zero_point)
+        seen = self.ranges[tensor.name]
+        return self._quantized(tensor, tensor.name, seen.low, seen.high)
+
+    def _constant(self, tensor):
+        made = self._quantized(tensor, tensor.name, tensor.data.min(), tensor.data.max())
+        limits = np.iinfo(made.dtype)
+        stored = np.round(tensor.data / made.scale) + made.zero_point
+        made.data = np.clip(stored, limits.min, limits.max).astype(made.dtype)
+        return made
+
+    def _weights_and_bias(self, x, weights, bias, means):
+        stored, scale = symmetric(weights.data, self.scheme.weights)
+        # A channel of tiny weights has a scale so small that its bias would not fit.
+        least = np.abs(bias.data) / (np.float64(x.scale) * LARGEST_BIAS)
+        if np.any(scale < least):
+            scale = np.maximum(scale, least).astype("float32")
+            rows = weights.data / scale.reshape(-1, *[1] * (weights.data.ndim - 1))
+            stored = np.round(rows).astype("int8")
+        biases = bias.data
+        if means is not None:
+            biases = biases + bias_correction(weights.data, stored, scale, means)
+        wide = "int64" if x.dtype == "int16" else "int32"
+        product = np.float64(x.scale) * scale.astype("float64")
+        return (
+            Tensor(weights.name, weights.shape, self.scheme.weights, stored, scale),
+            Tensor(bias.name, bias.shape, wide, np.round(biases / product).astype(wide), product.astype("float32")),
+        )
