@@ -28,6 +28,7 @@ setuptools.setup(
         "train": [
             "absl-py",
             "ai-edge-litert",
+            "flatbuffers",
             "importlib_resources",  # tensorflow-datasets 4.9.10 needs it and does not declare it
             "litert-quantizer",
             "matplotlib",

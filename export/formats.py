@@ -2,7 +2,24 @@
 
 import dataclasses
 
-from export.quantization import Scheme
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """What numbers a `.tflite` file computes with.
+
+    Attributes:
+        weights: "float32", "float16", "int8" or "int4".
+        activations: "float32", "int8" or "int16".
+        pixels: "uint8", or "float32" pixels 0 to 255.
+        scores: "float32" or "int8".
+        rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.optimal`).
+    """
+
+    weights: str
+    activations: str = "float32"
+    pixels: str = "uint8"
+    scores: str = "float32"
+    rounding: str = "nearest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +29,7 @@ class Format:
     Attributes:
         suffix: what follows the model's name in the file's name.
         scheme: `Scheme` of a `.tflite` file; None of a SavedModel.
-        max_size: largest size of the file, as a share of the float32 file; None: not promised.
+        max_size: largest size of the weights, as a share of the float32 file's; None: not promised.
         min_agreement: smallest share of images whose best class is the Keras model's.
         max_difference: largest difference of any logit, as a share of the largest logit.
         suits: hardware that gains by it.
@@ -27,22 +44,22 @@ class Format:
 
     @property
     def is_calibrated(self):
-        """Whether ranges of activations on real images are needed."""
-        return self.scheme is not None and self.scheme.activations != "float32"
+        """Whether it looks at calibration images."""
+        return self.scheme is not None and (self.scheme.activations != "float32" or self.scheme.rounding == "optimal")
 
 
+# fmt: off
 #                       weights    activations  pixels     scores
-_FLOAT32 = Scheme("float32")
-_FLOAT16 = Scheme("float16")
-_DYNAMIC = Scheme("int8")
-_INT4 = Scheme("int4")
-_INT8 = Scheme("int8", "int8", "uint8", "int8")
-_INT8_FLOAT_IO = Scheme("int8", "int8", "float32", "float32")
-_INT16X8 = Scheme("int8", "int16", "uint8", "float32")
+_FLOAT32 =       Scheme("float32")
+_FLOAT16 =       Scheme("float16")
+_DYNAMIC =       Scheme("int8")
+_INT4 =          Scheme("int4",    rounding="optimal")
+_INT8 =          Scheme("int8",    "int8",      "uint8",   "int8")
+_INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32")
+_INT16X8 =       Scheme("int8",    "int16",     "uint8",   "float32")
 
 # The promises are ours: about twice the worst that was seen on digits, CIFAR-10 and the ImageNet nets, where 1,000 classes
 # lie close together (BUILD_NOTES.md, "Quantization"). A SavedModel's size is mostly its graph in a small net.
-# fmt: off
 FORMATS = {
     #                        file                      scheme          size   agree   differ  suits
     "saved_model":    Format("_saved_model",           None,           None,  0.999,  1e-4,   "servers: TensorFlow Serving, tf.data pipelines"),
@@ -52,7 +69,7 @@ FORMATS = {
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
-    "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.80,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
+    "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
 }
 # fmt: on
 BASIC = ("saved_model", "float32", "float16", "dynamic", "int8")  # made where nothing is asked for

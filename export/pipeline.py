@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from export import calibration, convert, flatbuffer, quantization, rebuild, saved_model, verify, walk
+from export import calibration, convert, flatbuffer, quantization, rebuild, rounding, saved_model, verify, walk
 from export.formats import FORMATS
 from export.graph import Graph
 from train import input_pipeline, predictor, scoring
@@ -42,6 +42,7 @@ class Staged:
         graph: the model's `Graph` in float32; None where a layer is unknown to `walk`, so that the converter serves.
         obstacle: which layer that is, in words.
         float32_bytes: size of the float32 file.
+        calibration_images: uint8 (n, h, w, c), or None.
         ranges: dict from activation to `calibration.Range`, or None without calibration images.
     """
 
@@ -50,6 +51,7 @@ class Staged:
     graph: Graph | None
     obstacle: str
     float32_bytes: int
+    calibration_images: np.ndarray | None
     ranges: dict | None
 
 
@@ -121,7 +123,8 @@ def stage(model, folder, calibration_images, batch_size):
     if graph is None:
         return _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
     ranges = None if calibration_images is None else calibration.observe(graph, calibration_images)
-    return Staged(ready, folder, graph, obstacle, len(flatbuffer.to_bytes(graph)), ranges)
+    float32_bytes = len(flatbuffer.to_bytes(graph))
+    return Staged(ready, folder, graph, obstacle, float32_bytes, calibration_images, ranges)
 
 
 def _stage_for_converter(model, folder, calibration_images, batch_size, obstacle):
@@ -135,7 +138,7 @@ def _stage_for_converter(model, folder, calibration_images, batch_size, obstacle
         raise ValueError(
             f"The model cannot be converted, neither by ourselves ({obstacle}) nor by TFLiteConverter: {error}"
         ) from error
-    return Staged(model, folder, None, obstacle, os.path.getsize(float32_file), None)
+    return Staged(model, folder, None, obstacle, os.path.getsize(float32_file), calibration_images, None)
 
 
 def produce(name, staged, examination, gate):
@@ -174,7 +177,10 @@ def _make(name, staged, path, images):
     if staged.graph is None:
         convert.convert(name, staged.folder, path, obstacle=staged.obstacle)
         return {}
-    graph = quantization.quantize(staged.graph, scheme, staged.ranges)
+    moments = None
+    if scheme.rounding == "optimal":
+        moments = rounding.second_moments(staged.graph, staged.calibration_images)
+    graph = quantization.quantize(staged.graph, scheme, staged.ranges, moments=moments)
     with open(path, "wb") as file:
         file.write(flatbuffer.to_bytes(graph))
     return verify.noise(staged.graph, graph, images)

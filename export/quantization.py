@@ -5,10 +5,9 @@ value = scale * (stored - zero point); weights symmetric with a scale an output 
 biases in 32 bits at the product of both scales.
 """
 
-import dataclasses
-
 import numpy as np
 
+from export import rounding
 from export.graph import Graph, Operator, Tensor, constant
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
@@ -18,37 +17,21 @@ LIMITS = {"int4": 7, "int8": 127, "int16": 32767}  # of symmetric integers
 LARGEST_BIAS = 2**30  # half of what 32 bits hold, so that sums have room
 
 
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """What numbers a file computes with.
-
-    Attributes:
-        weights: "float32", "float16", "int8" or "int4".
-        activations: "float32", "int8" or "int16".
-        pixels: "uint8", or "float32" pixels 0 to 255.
-        scores: "float32" or "int8".
-    """
-
-    weights: str
-    activations: str = "float32"
-    pixels: str = "uint8"
-    scores: str = "float32"
-
-
-def quantize(graph, scheme, ranges=None, kept_float=()):
+def quantize(graph, scheme, ranges=None, kept_float=(), moments=None):
     """The graph in the numbers of a scheme.
 
     Args:
         graph: `Graph` in float32.
-        scheme: `Scheme`.
+        scheme: `formats.Scheme`.
         ranges: for integer activations: dict from the name of an activation to its `calibration.Range`. Where it
             knows the means, biases make up for what rounding the weights does to the outputs' means.
         kept_float: names of activations whose operators stay in float32.
+        moments: for optimal rounding: dict of `rounding.second_moments`.
     Returns:
         `Graph`; the given one is left as it is.
     """
     if scheme.activations == "float32":
-        return _weights_only(graph, scheme)
+        return _weights_only(graph, scheme, moments or {})
     return _Quantized(graph, scheme, ranges, frozenset(kept_float)).graph
 
 
@@ -97,7 +80,7 @@ def scale_and_zero_point(smallest, largest, dtype):
     return scale, int(np.clip(np.round(-128 - smallest / scale), -128, 127))
 
 
-def _weights_only(graph, scheme):
+def _weights_only(graph, scheme, moments):
     new = graph.copy()
     operators = []
     for operator in new.operators:
@@ -107,7 +90,11 @@ def _weights_only(graph, scheme):
                 operator.inputs[number] = output = Tensor(weights.name, weights.shape)
                 operators.append(Operator("DEQUANTIZE", [stored], output))
             elif scheme.weights in LIMITS and operator.kind in WEIGHTED and number == 1:
-                weights.data, weights.scale = symmetric(weights.data, scheme.weights)
+                stored, weights.scale = symmetric(weights.data, scheme.weights)
+                if weights.name in moments:
+                    limit = LIMITS[scheme.weights]
+                    stored = rounding.optimal(weights.data, weights.scale, moments[weights.name], limit)
+                weights.data = stored
                 weights.dtype = scheme.weights
                 if operator.kind == "FULLY_CONNECTED":
                     operator.options["asymmetricQuantizeInputs"] = True

@@ -11,6 +11,7 @@ from train import predictor
 
 NOISE_IMAGES = 4  # that a layer's noise is measured on
 WORST_LAYERS = 5  # that the card names
+STRUCTURE = 20_000  # bytes of a file that are names, shapes and scales, in nets so small that these count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def broken_promises(evidence, row, gate, expected_top1, float32_bytes):
         ),
         (drop <= gate.max_top1_drop + 1e-9, f"top-1 falls by {drop:.2f} points, at most {gate.max_top1_drop} allowed"),
         (
-            row.max_size is None or evidence.bytes <= row.max_size * float32_bytes,
+            row.max_size is None or evidence.bytes <= row.max_size * float32_bytes + STRUCTURE,
             f"size {evidence.bytes / float32_bytes:.1%} of the float32 file's, at most {row.max_size or 0:.0%} "
             "promised",
         ),

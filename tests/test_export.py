@@ -143,17 +143,25 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
 
 @pytest.mark.unit
 def test_promises_are_held_against_the_evidence():
-    row = formats.FORMATS["int8"]
-    good = verify.Evidence(0.9, 0.99, 0.1, 0.01, 0.01, 100, 10, {"median": 1.0}, {"CONV_2D": 1}, ())
-    assert verify.broken_promises(good, row, 0.9, 0.5) == []
+    row, latency = formats.FORMATS["int8"], {"1": {"median": 5.0}, "2": {"median": 3.0}}
+    good = verify.Evidence(0.9, 0.99, 0.1, 0.01, 0.01, 100, 30_000_000, latency, 9.0, 1.0, {}, {"CONV_2D": 1}, ())
+    gate = verify.Gate(0.5, 0.95, 30.0, 5.0)
+    assert verify.broken_promises(good, row, gate, 0.9, 100_000_000) == []
     for change, text in (
-        ({"agreement": 0.5}, "agreement 50.00%"),
+        ({"agreement": 0.94}, "agreement 94.00%, at least 95.00% asked for"),
         ({"relative_difference": 0.9}, "largest difference 90.00%"),
         ({"top1": 0.8}, "falls by 10.00 points"),
         ({"custom_operators": ("FlexConv2D",)}, "FlexConv2D"),
+        ({"bytes": 30_001_000}, "size 30.001 MB, at most 30.0 MB asked for"),
+        ({"latency_ms": {"1": {"median": 5.1}, "2": {"median": 3.0}}}, "latency 5.100 ms, at most 5.0 ms"),
     ):
-        (failure,) = verify.broken_promises(dataclasses.replace(good, **change), row, 0.9, 0.5)
+        (failure,) = verify.broken_promises(dataclasses.replace(good, **change), row, gate, 0.9, 100_000_000)
         assert text in failure
+    (failure,) = verify.broken_promises(good, row, gate, 0.9, 60_000_000)
+    assert "size 50.0% of the float32 file's, at most 36% promised" in failure
+    agrees_seldom = dataclasses.replace(good, agreement=0.5)
+    (failure,) = verify.broken_promises(agrees_seldom, row, verify.Gate(), 0.9, 100_000_000)
+    assert "at least 90.0% promised" in failure
 
 
 @pytest.mark.unit
@@ -178,32 +186,6 @@ def test_a_mixed_precision_file_exports(tmp_path):
 
 
 @pytest.mark.unit
-def test_folding_the_preprocessing_changes_no_logit(digits_run):
-    model = predictor.load_keras(str(digits_run / "model.keras"))
-    images, _, _ = input_pipeline.arrays(data.load("digits"), "test", 50)
-    folded = rebuild.fold_preprocessing(model)
-    assert folded.get_layer("preprocessing").scale == 1.0
-    expected = predictor.from_keras(model).predict(images)
-    assert np.abs(predictor.from_keras(folded).predict(images) - expected).max() < 1e-4 * np.abs(expected).max()
-
-
-@pytest.mark.contract
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "ResNet50V2", "PlainNet20", "ResNet20"])
-def test_float32_files_of_every_family_equal_the_keras_model(tmp_path, name):
-    model = golden.build(name)
-    images = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("uint8")
-    saved_model.write(rebuild.in_float32(model), str(tmp_path / "fixed"), 1)
-    convert.convert("float32", str(tmp_path / "fixed"), str(tmp_path / "net.tflite"))
-    expected = predictor.from_keras(model).predict(images)
-    scores, _ = verify.run_tflite(str(tmp_path / "net.tflite"), images)
-    assert np.abs(scores - expected).max() < 1e-4 * np.abs(expected).max()
-    operators, custom = verify.count_operators(str(tmp_path / "net.tflite"))
-    assert custom == ()
-    if name != "ResNet50V2":  # pre-activation: a BN after an addition has no convolution to fold into
-        assert {*operators} <= {"ADD", "CAST", "CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "MEAN", "PAD"}
-
-
-@pytest.mark.unit
 def test_a_child_that_dies_is_an_error_not_a_crash(tmp_path):
     script = tmp_path / "dies.py"
     script.write_text("import os; os.abort()")
@@ -212,12 +194,20 @@ def test_a_child_that_dies_is_an_error_not_a_crash(tmp_path):
 
 
 @pytest.mark.smoke
-def test_a_format_that_does_not_convert_is_reported(digits_run, tmp_path):
-    model = predictor.load_keras(str(digits_run / "model.keras"))
-    examination = pipeline.examine_keras(model, data.load("digits"), 20)
-    result = pipeline.produce("float32", model, str(tmp_path), examination, 0.5)  # nothing was staged
-    assert result.path is None
-    assert "child process" in result.failures[0]
+def test_other_peoples_nets_go_through_the_converter(tmp_path):
+    """A layer that no net of the zoo has: five formats, verified all the same; of the others the layer is named."""
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Rescaling(1 / 16)(image)
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=8, activation="relu", name="depthwise")(x)
+    scores = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, scores, name="theirs").save(tmp_path / "theirs.keras")
+    flags = [f"--model={tmp_path}/theirs.keras", f"--output_dir={tmp_path}/out"]
+    flags += ["--eval_data=digits", "--calibration_data=digits"]
+    flags += [f"--formats={','.join(formats.BASIC)},int4", "--max_top1_drop=9"]
+    run("export/main.py", *flags, "--eval_images=100", code=1)
+    artifacts = read_card(tmp_path / "out")["artifacts"]
+    assert [name for name, artifact in artifacts.items() if not artifact["failures"]] == [*formats.BASIC]
+    assert "'depthwise'" in artifacts["int4"]["failures"][0]
 
 
 @pytest.mark.smoke
@@ -225,16 +215,53 @@ def test_a_saved_model_is_scored_from_its_files(digits_run, tmp_path, monkeypatc
     """What cannot be loaded in a fresh process is not published, however well the model in memory scores."""
     write = saved_model.write
 
-    def write_and_damage(model, path, batch_size=None):
-        write(model, path, batch_size)
+    def write_and_damage(model, path):
+        write(model, path)
         for file in (pathlib.Path(path) / "variables").iterdir():
             file.write_bytes(file.read_bytes()[:100])
 
     model = predictor.load_keras(str(digits_run / "model.keras"))
     examination = pipeline.examine_keras(model, data.load("digits"), 20)
     monkeypatch.setattr(saved_model, "write", write_and_damage)
-    result = pipeline.produce("saved_model", model, str(tmp_path), examination, 0.5)
-    assert result.failures
+    staged = pipeline.stage(model, str(tmp_path), None, 1)
+    assert "child process" in pipeline.produce("saved_model", staged, examination, verify.Gate()).failures[0]
+
+
+@pytest.mark.smoke
+def test_a_saved_model_serves_pixels_files_and_features(digits_export, digits_run):
+    """In a process that cannot import this package or Keras."""
+    (folder,) = digits_export.glob("*_saved_model")
+    script = """
+import sys
+sys.modules["keras"] = sys.modules["keras_resnet"] = None
+import numpy as np
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype("uint8")
+scores = signatures["serving_default"](image=tf.constant(images))["scores"].numpy()
+files = [tf.io.encode_png(image) for image in images]
+assert np.abs(signatures["serving_bytes"](encoded=tf.stack(files))["scores"] - scores).max() < 1e-4
+large = tf.io.encode_jpeg(tf.fill((40, 60, 3), tf.constant(200, tf.uint8)))
+print(signatures["serving_bytes"](encoded=[large])["scores"].numpy().shape)
+np.save(sys.argv[2], signatures["features"](image=tf.constant(images))["features"])
+"""
+    features = digits_export / "features.npy"
+    assert run("-P", "-c", script, folder, features).stdout.strip() == "(1, 10)"
+    model = predictor.load_keras(str(digits_run / "model.keras"))
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype("uint8")
+    pooled = keras.Model(model.inputs[0], model.get_layer("avg_pool").output)(images.astype("float32"))
+    assert np.abs(np.load(features) - pooled).max() < 1e-4
+    features.unlink()
+
+
+@pytest.mark.smoke
+def test_what_the_gate_refuses_is_not_written(digits_run, tmp_path):
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--eval_images=50"]
+    asked = ["--max_size_mb=0.2", "--max_latency_ms=1000", "--min_agreement=0.5"]
+    done = run("export/main.py", *flags, "--formats=float32,int8", *asked, code=1)
+    assert "NOT WRITTEN: size 0.3" in done.stdout
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["card.json", "card.md", "config.json", "resnet8_int8.tflite"]
 
 
 @pytest.mark.smoke
@@ -320,10 +347,10 @@ def test_published_imagenet_weights_keep_their_answers_in_int8(shared_data, tmp_
         flags = ["--model=ResNet18", f"--weights={tmp_path}/imagenet_resnet18.safetensors", "--formats=int8"]
         flags += [f"--eval_data=folder:{root}", f"--calibration_data=folder:{root}"]
         flags += [f"--class_index={shared_data}/imagenet_class_index.json"]
-        run("export/main.py", *flags, f"--output_dir={root}/out", "--max_top1_drop=4")
+        run("export/main.py", *flags, f"--output_dir={root}/out", "--max_top1_drop=8")
         card = json.loads((root / "out" / "card.json").read_text())
         artifact = card["artifacts"]["int8"]
         agreement += round(50 * artifact["agreement"])
         lost += round(50 * (card["model"]["top1"] - artifact["top1"]))
-    assert agreement >= 90
-    assert lost <= 2
+    assert agreement >= 94
+    assert lost <= 3
