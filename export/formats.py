@@ -42,10 +42,10 @@ class Format:
     max_difference: float
     suits: str
 
-    @property
-    def is_calibrated(self):
-        """Whether it looks at calibration images."""
-        return self.scheme is not None and (self.scheme.activations != "float32" or self.scheme.rounding == "optimal")
+    def needs_images(self, has_ranges):
+        """Whether it looks at calibration images; `has_ranges`: of a quantization-aware model."""
+        is_calibrated = self.scheme is not None and self.scheme.activations != "float32" and not has_ranges
+        return is_calibrated or (self.scheme is not None and self.scheme.rounding == "optimal")
 
 
 # fmt: off
@@ -72,4 +72,6 @@ FORMATS = {
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
 }
 # fmt: on
-BASIC = ("saved_model", "float32", "float16", "dynamic", "int8")  # made where nothing is asked for
+# Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.
+BASIC = ("saved_model", "float32", "float16", "dynamic", "int8")
+QAT = ("saved_model", "int8", "int8_float_io")

@@ -59,12 +59,14 @@ class Graph:
         image: input `Tensor` (n, h, w, c).
         scores: output `Tensor` (n, classes).
         operators: list of `Operator`, in the order of execution.
+        ranges: of a quantization-aware model: dict from an activation's name to its (smallest, largest) value.
     """
 
     name: str
     image: Tensor
     scores: Tensor
     operators: list = dataclasses.field(default_factory=list)
+    ranges: dict = dataclasses.field(default_factory=dict)
 
     def activations(self):
         """Outputs of all operators, in the order of execution."""
@@ -85,6 +87,7 @@ class Graph:
                 Operator(one.kind, [*map(copied, one.inputs)], copied(one.output), dict(one.options))
                 for one in self.operators
             ],
+            self.ranges,
         )
 
 

@@ -9,12 +9,16 @@ import tempfile
 from absl import flags
 
 import train
-from export.formats import BASIC, FORMATS
+from export.formats import BASIC, FORMATS, QAT
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
 flags.DEFINE_string("output_dir", None, "folder for the files and the card", required=True)
-flags.DEFINE_list("formats", list(BASIC), f"some of {', '.join(FORMATS)}")
+flags.DEFINE_list(
+    "formats",
+    None,
+    f"some of {', '.join(FORMATS)}; default: {','.join(BASIC)}, of a model trained with --qat {','.join(QAT)}",
+)
 flags.DEFINE_string(
     "calibration_data", None, "data whose training images set int8's ranges; default: the run's own or eval_data"
 )
@@ -39,9 +43,11 @@ def main(argv):
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     from export import card, pipeline, verify
+    from keras_resnet.quantization_aware import is_quantization_aware
 
     file, model = open_model(values)
-    examination, calibration_images, facts = open_images(model, values)
+    formats = values.formats or (QAT if is_quantization_aware(model) else BASIC)
+    examination, calibration_images, facts = open_images(model, formats, values)
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
     parent = os.path.dirname(os.path.abspath(values.output_dir))
@@ -49,7 +55,7 @@ def main(argv):
     with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
         staged = pipeline.stage(model, folder, calibration_images, values.batch_size)
         results = {}
-        for name in values.formats:
+        for name in formats:
             print(f"converting and verifying {name}", flush=True)
             results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
         report = card.make(file, staged.model, examination, results, facts, values.batch_size)
@@ -62,8 +68,8 @@ def check_flags(argv, values):
     """Raises ValueError for what can be refused before anything is loaded."""
     if len(argv) > 1:
         raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
-    unknown = [name for name in values.formats if name not in FORMATS]
-    if unknown or not values.formats:
+    unknown = [name for name in values.formats or () if name not in FORMATS]
+    if unknown or values.formats == []:
         raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
@@ -85,7 +91,7 @@ def open_model(values):
     return file, network.published(values.model, values.weights)
 
 
-def open_images(model, values):
+def open_images(model, formats, values):
     """Test images with the Keras model's answers, and calibration images that are none of them.
 
     Returns:
@@ -94,6 +100,7 @@ def open_images(model, values):
         ValueError: if images are missing or not the model's.
     """
     from export import calibration, pipeline
+    from keras_resnet.quantization_aware import is_quantization_aware
     from train import data, input_pipeline, scoring
 
     shape = pipeline.check_static(model)
@@ -109,7 +116,7 @@ def open_images(model, values):
         "calibration_indices": [],
         "calibration_warnings": [],
     }
-    if not any(FORMATS[name].is_calibrated for name in values.formats):
+    if not any(FORMATS[name].needs_images(is_quantization_aware(model)) for name in formats):
         return examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)

@@ -43,7 +43,8 @@ class Staged:
         obstacle: which layer that is, in words.
         float32_bytes: size of the float32 file.
         calibration_images: uint8 (n, h, w, c), or None.
-        ranges: dict from activation to `calibration.Range`, or None without calibration images.
+        ranges: dict from activation to `calibration.Range`: a quantization-aware model's own, or those on calibration
+            images.
     """
 
     model: object
@@ -122,7 +123,9 @@ def stage(model, folder, calibration_images, batch_size):
         graph, obstacle = None, str(error)
     if graph is None:
         return _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
-    ranges = None if calibration_images is None else calibration.observe(graph, calibration_images)
+    ranges = {name: calibration.Range(low, high) for name, (low, high) in graph.ranges.items()}
+    if not ranges and calibration_images is not None:
+        ranges = calibration.observe(graph, calibration_images)
     float32_bytes = len(flatbuffer.to_bytes(graph))
     return Staged(ready, folder, graph, obstacle, float32_bytes, calibration_images, ranges)
 

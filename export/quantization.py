@@ -165,8 +165,9 @@ class _Quantized:
         options = dict(operator.options)
         output = self._output(operator, inputs[0])
         if operator.kind in WEIGHTED:
-            means = self.ranges[operator.activation.name].means
-            inputs = [inputs[0], *self._weights_and_bias(inputs[0], *operator.inputs[1:], means)]
+            seen = self.ranges.get(operator.activation.name)  # none of a quantization-aware net's padding
+            biased = self._weights_and_bias(inputs[0], *operator.inputs[1:], seen and seen.means)
+            inputs = [inputs[0], *biased]
         elif operator.kind in ("ADD", "MUL"):
             inputs = [self._constant(one) if one.data is not None else one for one in inputs]
             if operator.kind == "ADD" and self.scheme.activations == "int16":

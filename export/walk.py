@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from export.graph import Graph, Operator, Tensor, constant
+from keras_resnet import quantization_aware
 
 # Operators that can end in a ReLU, in LiteRT's schema.
 FUSING = ("CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2D")
@@ -223,6 +224,11 @@ def _nothing(walk, layer, x, **_):
     return x
 
 
+def _range(walk, layer, x, **_):
+    walk.graph.ranges[x.name] = (float(layer.range_low), float(layer.range_high))
+    return x
+
+
 def _renamed(tensor, name):
     tensor.name = name
     return tensor
@@ -244,4 +250,7 @@ LAYERS = {
     keras.layers.Multiply: _merge("MUL"),
     keras.layers.Dense: _dense,
     keras.layers.Dropout: _nothing,
+    quantization_aware.QuantizedConv2D: _conv,
+    quantization_aware.QuantizedDense: _dense,
+    quantization_aware.ActivationRange: _range,
 }
