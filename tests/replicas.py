@@ -18,7 +18,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from train import config, data, input_pipeline, network, optimizers, steps, strategies, verify  # noqa: E402
+from train import config, data, input_pipeline, loop, steps, strategies, verify  # noqa: E402
 
 BASE = {
     "data": "synthetic",
@@ -53,9 +53,7 @@ def main(strategy_name, options, folder):
 def on_each_replica(strategy, options):
     """Every variable on every local replica after three steps, and the totals over the test split."""
     source = data.load(options.data)
-    with strategy.scope():
-        model = network.build(options, source)
-        state = steps.make_state(options, model, optimizers.build(options, model, 3))
+    state = loop.build_state(strategy, source, options)
     batches = strategies.distribute(
         strategy, lambda share: input_pipeline.training_batches(source, options, epoch=0, share=share)
     )
@@ -68,7 +66,7 @@ def on_each_replica(strategy, options):
         for number, variable in enumerate(state.variables)
     }
     test = strategies.distribute(strategy, lambda share: input_pipeline.evaluation_batches(source, "test", 100, share))
-    return replicas, {"totals": steps.make_test_steps(strategy, model)(iter(test), tf.constant(2)).numpy()}
+    return replicas, {"totals": steps.make_test_steps(strategy, state.model)(iter(test), tf.constant(2)).numpy()}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from train import (
     input_pipeline,
     loop,
     losses,
-    network,
     normalization,
     optimizers,
     predictor,
@@ -30,9 +29,7 @@ DEFAULT = tf.distribute.get_strategy()
 def make(**fields):
     options = config.make({"data": "digits", "model": "ResNet8", "batch_size": 64, **fields})
     source = data.load(options.data)
-    model = network.build(options, source)
-    optimizer = optimizers.build(options, model, input_pipeline.num_training_batches(source, options))
-    return options, source, steps.make_state(options, model, optimizer)
+    return options, source, loop.build_state(DEFAULT, source, options)
 
 
 def train(options, source, state, callbacks=()):

@@ -399,20 +399,19 @@ def test_the_moving_average_is_scored_and_kept(tmp_path):
 @pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name not in ("digits", "cifar_fast")])
 def test_every_recipe_trains(name, tmp_path):
     """A step of each on photographs of 32 pixels, by the real command's own path."""
-    from train import data, loop, network, steps
+    from train import data, loop
 
     options = config.make({
         "data": "synthetic", "model": "ResNet20", "recipe": name, "batch_size": 16, "epochs": 1,
-        "warmup_epochs": 0.0, "training_size": 0, "crop_padding": 4 if "cifar" in name else 0,
+        "warmup_epochs": 0.0, "warmup_rate": 0.0, "training_size": 0, "crop_padding": 4 if "cifar" in name else 0,
     })  # fmt: skip
     source = data.load("synthetic")
     source = data.dataclasses.replace(source, splits={split: _first(part, 48) for split, part in source.splits.items()})
-    model = network.build(options, source)
-    state = steps.make_state(options, model, optimizers.build(options, model, 3))
-    before = [value.copy() for value in model.get_weights()]
+    state = loop.build_state(tf_default(), source, options)
+    before = [value.copy() for value in state.model.get_weights()]
     progress = loop.fit(tf_default(), state, source, options)
     assert np.isfinite(progress.history[0]["loss"])
-    assert not all(map(np.array_equal, before, model.get_weights()))
+    assert not all(map(np.array_equal, before, state.model.get_weights()))
 
 
 def _first(split, count):
