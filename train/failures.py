@@ -13,7 +13,7 @@ def explain(error):
     Returns:
         str and whole number.
     """
-    kind, reason = type(error).__name__, error.message.splitlines()[0]
+    kind, reason = type(error).__name__, re.sub(r"^\{\{.*?\}\} ", "", error.message.partition("\n")[0])
     if kind in _OF_A_CLUSTER and re.search("ollective|oordination|heartbeat|onnect", error.message):
         tasks = re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
         name = " ".join(tasks[-1]) if tasks else "another worker"
