@@ -344,7 +344,7 @@ def test_local_workers_are_multi_worker_however_they_are_asked_for():
         "runpy.run_path('train/main.py', run_name='__main__')"
     )
     printed = run("-c", script, "--local_workers", "2", "--epochs", "3").stdout
-    assert printed == "2 -c --local_workers 2 --epochs 3 --local_workers=0 --strategy=multi_worker\n"
+    assert printed == "2 train/main.py --local_workers 2 --epochs 3 --local_workers=0 --strategy=multi_worker\n"
     assert run("-c", script, "--verify_strategy", "--local_workers=2").stdout == "2 multi_worker\n"
 
 

@@ -104,7 +104,7 @@ class _Run:
         while progress.step < self.steps_per_epoch:
             several = min(config.steps_per_execution, self.steps_per_epoch - progress.step)
             callbacks.on_train_batch_begin(progress.step)
-            iterations = int(self.state.optimizer.iterations)
+            iterations = self._iterations()
             totals, first_bad = self.train_steps(iterator, tf.constant(several), totals)
             self._check_finite(progress, int(first_bad), iterations, keeper)
             progress = dataclasses.replace(progress, step=progress.step + several, totals=tuple(map(float, totals)))
@@ -119,7 +119,7 @@ class _Run:
         callbacks.on_test_begin()
         scores = {f"val_{name}": value for name, value in self.score_split().items()}
         callbacks.on_test_end(scores)
-        rate = self._learning_rate(int(self.state.optimizer.iterations) - 1)
+        rate = self._learning_rate(self._iterations() - 1)
         row = means(progress.totals) | scores | {"learning_rate": rate}
         return Progress(progress.epoch + 1, history=(*progress.history, row)), row
 
@@ -130,6 +130,10 @@ class _Run:
             )
 
         return strategies.distribute(self.strategy, make_batches, self.config.accumulation)
+
+    def _iterations(self):
+        """Steps of the run that have changed the weights."""
+        return int(np.asarray(self.state.optimizer.iterations))
 
     def _learning_rate(self, iteration):
         """That of a step of the run, counted from 0; where callbacks may set it, as they have."""
