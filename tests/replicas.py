@@ -18,7 +18,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from train import config, data, input_pipeline, network, optimizers, steps, strategies, verify  # noqa: E402
+from train import config, data, input_pipeline, loop, replicas, steps, strategies, verify  # noqa: E402
 
 BASE = {
     "data": "synthetic",
@@ -44,6 +44,7 @@ def main(strategy_name, options, folder):
     local = config.make(BASE | {"synchronized_bn": False, "ema": 0.9})
     results["local"] = verify.few_steps(strategy, local)
     results["replicas"], results["test"] = on_each_replica(strategy, local)
+    results["dropout"] = {"outputs": dropped_out(strategy)}
     if strategies.is_chief(strategy):
         os.makedirs(folder, exist_ok=True)
         for name, arrays in results.items():
@@ -53,22 +54,30 @@ def main(strategy_name, options, folder):
 def on_each_replica(strategy, options):
     """Every variable on every local replica after three steps, and the totals over the test split."""
     source = data.load(options.data)
-    with strategy.scope():
-        model = network.build(options, source)
-        state = steps.make_state(options, model, optimizers.build(options, model, 3))
+    state = loop.build_state(strategy, source, options)
     batches = strategies.distribute(
         strategy, lambda share: input_pipeline.training_batches(source, options, epoch=0, share=share)
     )
     totals = tf.zeros(len(steps.TOTALS), "float64")
     steps.make_train_steps(strategy, state, options)(iter(batches), tf.constant(3), totals)
-    replicas = {
+    copies = {
         f"{number}/{variable.path}": np.stack(
             [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
         )
         for number, variable in enumerate(state.variables)
     }
     test = strategies.distribute(strategy, lambda share: input_pipeline.evaluation_batches(source, "test", 100, share))
-    return replicas, {"totals": steps.make_test_steps(strategy, model)(iter(test), tf.constant(2)).numpy()}
+    return copies, {"totals": steps.make_test_steps(strategy, state.model)(iter(test), tf.constant(2)).numpy()}
+
+
+def dropped_out(strategy):
+    """What dropout at 0.5 leaves of a thousand ones on each local replica, after the loop's preparation."""
+    with strategy.scope():
+        layer = keras.layers.Dropout(0.5)
+        model = keras.Sequential([keras.Input((1000,)), layer])
+    replicas.vary_dropout(strategy, model)
+    outputs = tf.function(lambda: strategy.run(lambda: layer(tf.ones((1, 1000)), training=True)))()
+    return np.concatenate([each.numpy() for each in strategy.experimental_local_results(outputs)])
 
 
 if __name__ == "__main__":

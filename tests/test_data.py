@@ -180,8 +180,9 @@ BAD_SOURCES = {
 @pytest.mark.parametrize("case", BAD_SOURCES)
 def test_a_source_that_is_not_there_is_refused(case):
     spec, options, text = BAD_SOURCES[case]
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text) as caught:
         data.load(spec, **options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.unit
@@ -224,12 +225,14 @@ def test_the_global_batch_is_the_same_whoever_prepares_it(num_processes, replica
 
 
 @pytest.mark.unit
-def test_an_epoch_goes_on_in_its_middle(digits):
-    options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="trivial")
-    whole = columns(input_pipeline.training_batches(digits, options, epoch=1), "image")
-    rest = columns(input_pipeline.training_batches(digits, options, epoch=1, first_step=13), "image")
-    assert len(rest) == 7 * 64
-    assert np.array_equal(rest, whole[13 * 64 :])
+@pytest.mark.parametrize("fields", [{}, {"repeats": 3, "mixup": 0.2}])
+def test_an_epoch_goes_on_in_its_middle(fields, digits):
+    options = recipe(crop="padded", crop_padding=1, flip=True, auto_augment="trivial", **fields)
+    whole = [*input_pipeline.training_batches(digits, options, epoch=1).as_numpy_iterator()]
+    rest = [*input_pipeline.training_batches(digits, options, epoch=1, first_step=13).as_numpy_iterator()]
+    assert len(rest) == 7
+    for one, other in zip(rest, whole[13:], strict=True):
+        assert all(np.array_equal(one[key], other[key]) for key in whole[0])
 
 
 @pytest.mark.unit
@@ -254,6 +257,32 @@ def test_repeated_augmentation_draws_an_image_several_times_each_anew(digits):
     images = columns(input_pipeline.training_batches(digits, options, epoch=0).take(1), "image")
     same = [np.array_equal(*pair) for pair in zip(images[:16], images[16:32], strict=True)]
     assert np.mean(same) < 0.2  # 1 of 25 offsets is drawn twice
+
+
+@pytest.mark.unit
+def test_every_step_of_augmentation_has_its_own_draws(monkeypatch):
+    """Which do not move when another step is switched on."""
+
+    def taken(**fields):
+        found = {}
+
+        def spy(step):
+            return lambda image, draws, _: (found.update({step.field: [*draws.numpy()]}), image)[1]
+
+        steps = [dataclasses.replace(step, change=spy(step)) for step in every]
+        monkeypatch.setattr(preparation, "STEPS", tuple(steps))
+        numbers = tf.range(preparation.NUM_DRAWS, dtype=tf.float32)
+        preparation.change(tf.zeros((8, 8, 3), tf.uint8), numbers, recipe(**fields))
+        return found | {"mixing": [*preparation.mixing_draws(numbers[None])[0].numpy()]}
+
+    every = preparation.STEPS
+    switched_on = {"pca_colour": True, "colour_jitter": 0.1, "auto_augment": "rand", "erasing": 0.5}
+    assert {step.field for step in every} == {*switched_on}
+    together = taken(**switched_on)
+    columns = [*range(preparation.MIRROR + 1), *(column for own in together.values() for column in own)]
+    assert sorted(columns) == [*range(preparation.NUM_DRAWS)]
+    for field, value in switched_on.items():
+        assert taken(**{field: value})[field] == together[field]
 
 
 @pytest.mark.unit
@@ -314,7 +343,7 @@ def test_files_are_looked_through_again_only_when_they_changed(photographs):
     source = data.load(f"folder:{photographs}", image_size=48)
     report = damage.look(source)
     known = report | {"damaged": ["as known"]}
-    assert damage.look(source, known) is known
+    assert damage.look(source, known) == known
     path = photographs / "train" / "cat" / "0.JPEG"
     path.write_bytes(path.read_bytes()[:-40])
     assert damage.look(data.load(f"folder:{photographs}", image_size=48), known)["damaged"] == [str(path)]
@@ -338,6 +367,24 @@ def test_records_are_read_by_position(tmp_path):
         file.truncate(40)
     with pytest.raises(ValueError, match=r"Expected a whole TFRecord file. Received: .*1.tfrecord .*cut off"):
         records.index(paths)
+
+
+@pytest.mark.unit
+def test_as_many_files_may_be_open_as_a_data_set_has(tmp_path, monkeypatch):
+    from train import records
+
+    path = str(tmp_path / "one.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"row")
+    asked = []
+    monkeypatch.setattr(records.resource, "setrlimit", lambda kind, limits: asked.append(limits))
+    monkeypatch.setattr(records.resource, "getrlimit", lambda kind: (1024, 4096))
+    records.index([path] * 100)
+    assert asked == []
+    records.index([path] * 1024)
+    assert asked == [(4096, 4096)]
+    with pytest.raises(ValueError, match=r"Expected at least 4512, for 4000 TFRecord files.*a hard limit of 4096"):
+        records.index([path] * 4000)
 
 
 @pytest.mark.smoke

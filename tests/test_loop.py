@@ -15,7 +15,6 @@ from train import (
     input_pipeline,
     loop,
     losses,
-    network,
     normalization,
     optimizers,
     predictor,
@@ -30,9 +29,7 @@ DEFAULT = tf.distribute.get_strategy()
 def make(**fields):
     options = config.make({"data": "digits", "model": "ResNet8", "batch_size": 64, **fields})
     source = data.load(options.data)
-    model = network.build(options, source)
-    optimizer = optimizers.build(options, model, input_pipeline.num_training_batches(source, options))
-    return options, source, steps.make_state(options, model, optimizer)
+    return options, source, loop.build_state(DEFAULT, source, options)
 
 
 def train(options, source, state, callbacks=()):
@@ -118,6 +115,22 @@ def test_replicas_end_with_the_same_weights_statistics_and_averages(by_strategy)
 
 
 @pytest.mark.smoke
+def test_replicas_drop_other_units(by_strategy):
+    first, second = by_strategy["mirrored", "dropout"]["outputs"]
+    assert 0.4 < np.mean(first == 0) < 0.6
+    assert 0.4 < np.mean((first == 0) == (second == 0)) < 0.6
+
+
+@pytest.mark.unit
+def test_a_run_begins_by_varying_dropout(monkeypatch):
+    options, source, state = make(epochs=1, warmup_epochs=0.0)
+    called = []
+    monkeypatch.setattr(loop.replicas, "vary_dropout", lambda *arguments: called.append(arguments))
+    loop.fit(DEFAULT, state, source, options, progress=loop.Progress(epoch=1))
+    assert called == [(DEFAULT, state.model)]
+
+
+@pytest.mark.smoke
 def test_evaluation_on_two_replicas_counts_every_image_once(by_strategy):
     for strategy in STRATEGIES:
         totals = by_strategy[strategy, "test"]["totals"]
@@ -147,6 +160,74 @@ def test_a_step_is_sgd_with_nesterov_momentum_and_coupled_l2():
         assert np.allclose(variable.numpy(), expected, atol=1e-6 + 1e-5 * np.abs(expected).max())
 
 
+def one_step(batch, num_steps=1, share=input_pipeline.WHOLE, scale=None, **fields):
+    """State after steps from seed 0, and their totals; on one batch again and again, or an epoch's own."""
+    keras.utils.set_random_seed(0)
+    options, source, state = make(**{"epochs": 1, "warmup_epochs": 0.0, "schedule": "constant"} | fields)
+    if scale:
+        state.scaling[0].assign(scale)
+    batches = input_pipeline.training_batches(source, options, epoch=0, share=share)
+    if batch:
+        batches = tf.data.Dataset.from_tensors(batch).repeat()
+    totals, _ = steps.make_train_steps(DEFAULT, state, options)(iter(batches), tf.constant(num_steps), tf.zeros(3))
+    return state, totals
+
+
+def largest_difference(one, other):
+    return max(np.abs(a - b).max() for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True))
+
+
+@pytest.mark.smoke
+def test_parts_that_are_accumulated_make_the_same_steps():
+    """Three steps, so that sums that were not emptied would show; statistics stay, as they would differ by part."""
+    whole, _ = one_step(None, 3, freeze_backbone=True)
+    parts, _ = one_step(None, 3, input_pipeline.Share(accumulation=2), freeze_backbone=True, accumulation=2)
+    assert largest_difference(whole, parts) < 5e-6  # 4.8e-7, rounding alone
+
+
+@pytest.mark.smoke
+def test_a_step_of_adamw_is_kerass():
+    fields = {"optimizer": "adamw", "learning_rate": 0.01, "decoupled_decay": True, "weight_decay": 0.5}
+    options, source, _ = make(**fields, label_smoothing=0.0)
+    batch = next(iter(input_pipeline.training_batches(source, options, epoch=0)))
+    ours, _ = one_step(batch, **fields, label_smoothing=0.0)
+    keras.utils.set_random_seed(0)
+    _, _, theirs = make(**fields)
+    variables = theirs.model.trainable_variables
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay([variable for variable in variables if variable.name != "kernel"])
+    with tf.GradientTape() as tape:
+        logits = theirs.model(batch["image"], training=True)
+        loss = tf.reduce_mean(losses.cross_entropy(losses.one_hot(batch, logits), logits))
+    optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+    # Adam's first step is rate x sign(gradient): where the gradient is rounding alone, the sign is too.
+    found = [np.abs(a - np.array(b)) for a, b in zip(ours.model.get_weights(), theirs.model.get_weights(), strict=True)]
+    assert np.mean(np.concatenate([each.ravel() for each in found]) < 1e-5) > 0.999
+
+
+@pytest.mark.unit
+def test_mixed_targets_are_smoothed():
+    options, source, _ = make(mixup=0.8, label_smoothing=0.1)
+    batch = next(iter(input_pipeline.training_batches(source, options, epoch=0)))
+    keras.utils.set_random_seed(0)
+    _, _, state = make()
+    logits = state.model(batch["image"], training=True)
+    _, totals = one_step(batch, mixup=0.8, label_smoothing=0.1)
+    expected = tf.reduce_sum(losses.cross_entropy(losses.one_hot(batch, logits), logits, 0.1))
+    assert float(totals[0]) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.smoke
+def test_clipping_counts_what_is_left_when_the_loss_scale_is_undone():
+    fields = {"mixed_precision": "float16", "clip_norm": 0.1, "learning_rate": 1.0, "weight_decay": 0.0}
+    start, one, other = (
+        np.concatenate([np.ravel(variable) for variable in state.model.trainable_variables])
+        for state, _ in (one_step(None, steps, scale=scale, **fields) for steps, scale in ((0, 1), (1, 256), (1, 1024)))
+    )
+    assert np.linalg.norm(one - start) == pytest.approx(0.19, rel=0.01)  # the norm and 0.9 of it: Nesterov's momentum
+    assert np.linalg.norm(one - other) < 0.01
+
+
 @pytest.mark.unit
 def test_cross_entropy_is_kerass():
     rng = np.random.default_rng(0)
@@ -166,10 +247,33 @@ def test_schedules_rise_and_fall():
 
     assert np.allclose(rates("cosine", [0, 100, 200, 500, 800], warmup_epochs=2.0), [0, 0.5, 1, 0.5, 0], atol=1e-6)
     assert np.allclose(rates("cosine", [0, 400, 800], warmup_epochs=0.0), [1, 0.5, 0], atol=1e-6)
-    assert np.allclose(rates("steps", [0, 399, 401, 599, 601], warmup_epochs=0.0), [1, 1, 0.1, 0.1, 0.01])
-    assert np.allclose(rates("steps", [5, 95, 150, 450], warmup_epochs=1.0), [0.1, 1.0, 1.0, 0.1])
+    falls = rates("steps", [0, 399, 400, 401, 599, 600, 601], warmup_epochs=0.0)
+    assert np.allclose(falls, [1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    assert np.allclose(rates("steps", [0, 9, 10, 89, 90, 150, 450], warmup_epochs=1.0), [0.1, 0.1, 0.2, 0.9, 1, 1, 0.1])
+    assert np.allclose(rates("constant", [0, 1, 2], warmup_epochs=0.02), [0.1, 0.6, 1.0])
+    assert np.allclose(rates("steps", [0, 399, 400], warmup_epochs=4.0, warmup_rate=0.5), [0.5, 0.5, 0.1])
     options = config.make({"schedule": "constant", "warmup_epochs": 0.0, "learning_rate": 0.3})
     assert optimizers.schedule(options, 100) == 0.3
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("schedule", "warmup_epochs"), [("cosine", 0.99), ("constant", 0.99), ("steps", 0.5)])
+def test_a_warm_up_that_rounds_to_too_many_steps_is_refused(schedule, warmup_epochs):
+    options = config.make({"schedule": schedule, "epochs": 1, "warmup_epochs": warmup_epochs})
+    with pytest.raises(ValueError, match=r"Expected a warm-up of at most \d of the run's 3 steps"):
+        optimizers.schedule(options, 3)
+
+
+@pytest.mark.unit
+def test_rates_that_are_told_are_those_of_the_step():
+    options, source, state = make(epochs=2, warmup_epochs=1.0)
+    run, callbacks = loop._Run(DEFAULT, state, source, options), keras.callbacks.CallbackList([])
+    run.score_split = dict
+    state.optimizer.iterations.assign(run.steps_per_epoch // 2)
+    _, row = run.score(loop.Progress(step=10), callbacks)
+    assert row["learning_rate"] == pytest.approx(options.learning_rate * 9 / 20)  # the last step's, not the next one's
+    with pytest.raises(ValueError, match=r"in step 14 of epoch 1.*learning rate 0.065, at most 0.1"):
+        run._check_finite(loop.Progress(step=10), first_bad=3, iterations=10, keeper=None)
 
 
 @pytest.mark.smoke
@@ -266,17 +370,20 @@ def test_images_that_fill_a_batch_count_neither_as_hits_nor_as_loss():
 
 @pytest.mark.unit
 def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved():
-    options, source, state = make(epochs=1, warmup_epochs=0.0, mixed_precision="float16", ema=0.5)
+    options, source, state = make(epochs=1, warmup_epochs=0.0, mixed_precision="float16", ema=0.05)
     batch = next(iter(input_pipeline.training_batches(source, options, epoch=0)))
     train_steps = steps.make_train_steps(DEFAULT, state, options)
 
     def step(scale):
         state.scaling[0].assign(scale)
-        before = [np.array(value) for value in state.model.trainable_variables]
+        kept = [*state.model.trainable_variables, *state.averages[: len(state.model.trainable_variables)]]
+        before = [np.array(value) for value in kept]
         totals, first_bad = train_steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1), tf.zeros(3))
         assert np.isfinite(totals[0])
         assert first_bad == -1  # it is not the loss that overflows
-        return all(map(np.array_equal, before, state.model.trainable_variables))
+        same = {np.array_equal(*pair) for pair in zip(before, kept, strict=True)}
+        assert len(same) == 1  # weights and averages stay together
+        return same.pop()
 
     assert step(2.0**60)
     assert (float(state.scaling[0]), int(state.optimizer.iterations)) == (2.0**59, 0)
@@ -315,12 +422,15 @@ def test_averages_are_scored_and_weights_come_back_untouched():
 @pytest.mark.unit
 def test_the_moving_average_moves_by_its_decay():
     options, source, state = make(epochs=1, warmup_epochs=0.0, ema=0.9)
-    before = state.model.get_weights()
-    batches = input_pipeline.training_batches(source, options, epoch=0)
-    steps.make_train_steps(DEFAULT, state, options)(iter(batches), tf.constant(1), tf.zeros(3))
-    after = state.model.get_weights()
-    for average, old, new in zip(state.averages, before, after, strict=True):
-        assert np.allclose(average, 0.9 * old + 0.1 * new, atol=1e-6)
+    iterator = iter(input_pipeline.training_batches(source, options, epoch=0))
+    train_steps = steps.make_train_steps(DEFAULT, state, options)
+    # (1 + n) / (10 + n) in step n, so that the random weights of the beginning are soon forgotten, and at most 0.9.
+    for step, decay in ((0, 0.1), (1, 2 / 11), (79, 80 / 89), (81, 0.9), (1000, 0.9)):
+        state.optimizer.iterations.assign(step)
+        before = [np.array(average) for average in state.averages]
+        train_steps(iterator, tf.constant(1), tf.zeros(3))
+        for average, old, new in zip(state.averages, before, state.model.get_weights(), strict=True):
+            assert np.allclose(average, decay * old + (1 - decay) * new, atol=1e-6)
     assert all(map(np.array_equal, loop.final_weights(state), map(np.asarray, state.averages)))
 
 
@@ -340,6 +450,9 @@ def test_mixed_targets_and_binary_losses():
     assert np.allclose(losses.binary_cross_entropy(targets, logits), theirs(binary, logits), atol=1e-6)
     smooth = binary * 0.8 + 0.2 / 4
     assert np.allclose(losses.binary_cross_entropy(targets, logits, 0.2), theirs(smooth, logits), atol=1e-6)
+    most = np.array(targets) > 0.5
+    options = config.make({"loss": "bce", "bce_threshold": 0.5, "label_smoothing": 0.0})
+    assert np.allclose(losses.LOSSES["bce"](targets, logits, options), theirs(most, logits), atol=1e-6)
 
 
 @pytest.mark.unit

@@ -10,10 +10,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, run
 from test_train import rows
 
-from train import checkpoints, config, loop
+from train import checkpoints, config, loop, run_folder, strategies
 
 FLAGS = ("--model=ResNet8", "--epochs=6", "--warmup_epochs=1", "--ema=0.9", "--dropout=0.1", "--schedule=cosine")
 STRATEGIES = {
@@ -41,7 +42,7 @@ def written(workdir):
 
 
 def kill(process, workdir, when, seed):
-    """kill -9 of all processes at a random moment after the first new checkpoint, or while one is being written."""
+    """kill -9 at a random moment after the first new checkpoint, or while one is being written; workers end by it."""
     before, moment = written(workdir), random.Random(seed).uniform(0.0, 0.4)
     while written(workdir) <= before:
         assert process.poll() is None, process.stdout.read()
@@ -49,9 +50,8 @@ def kill(process, workdir, when, seed):
     time.sleep(moment)
     while when == "writing" and not list(workdir.glob("checkpoints/.partial-*")) and process.poll() is None:
         pass
-    for pid in [*descendants(process), process.pid]:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.communicate(timeout=5)  # until no process holds the output any more, which workers inherit
 
 
 def newest(workdir):
@@ -67,6 +67,12 @@ def assert_identical(one, other):
     for name, value in first.items():
         assert np.array_equal(value, second[name]), name
     assert (one / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
+
+
+def assert_no_second_run(workdir, flags):
+    with run_folder.locked(config.make({"workdir": str(workdir)})):
+        done = run("train/main.py", *flags, code=2)
+    assert done.stderr.startswith("Error: The run folder is in use. Expected no other process to train in it.")
 
 
 @pytest.mark.smoke
@@ -87,6 +93,8 @@ def test_a_killed_run_ends_bit_identical(strategy, kills, tmp_path):
     flags += ["--checkpoint_seconds=0", "--steps_per_execution=3", f"--workdir={killed}"]
     for seed, when in enumerate(kills):
         kill(start(*flags), killed, when, seed)
+    if strategy == "default":
+        assert_no_second_run(killed, flags)
     assert "resumed after epoch" in run("train/main.py", *flags).stdout
     assert_identical(whole, killed)
     assert not list(killed.rglob(".partial-*"))
@@ -166,7 +174,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(unfi
     second.write_bytes(content[: len(content) // 2])
     done = run("train/main.py", *flags)
     assert done.stderr.startswith(f"Warning: Damaged checkpoints: {second} (")
-    assert f"Going on from {first}." in done.stderr
+    assert f"Going on from {first}; they are kept as damaged-*.npz." in done.stderr
     assert "resumed after epoch 1" in done.stdout
     assert_identical(two_epochs, workdir)
 
@@ -245,6 +253,73 @@ def test_a_checkpoint_damaged_anywhere_is_refused_or_whole(tmp_path):
             refused += 1
         assert all(np.array_equal(variable, np.arange(6.0).reshape(2, 3)) for variable in variables)
     assert refused > 0.5 * len(content) / 5
+
+
+@pytest.mark.unit
+def test_a_damaged_checkpoint_pushes_out_no_whole_one(tmp_path):
+    import keras
+
+    options = config.make({"data": "digits", "workdir": str(tmp_path), "checkpoints_to_keep": 2})
+    variable = keras.Variable(np.zeros(()), name="one")
+    for step in (20, 60):
+        checkpoints.save(options, [variable], loop.Progress(3, step))
+    whole, damaged = checkpoints.paths(options)
+    with open(damaged, "r+b") as file:
+        file.truncate(100)
+    with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*step-0000060.npz .*step-0000020.npz; they are kept"):
+        assert checkpoints.restore(options, [variable])["step"] == 20
+    assert checkpoints.Keeper(options, None, []).newest() == whole
+    checkpoints.save(options, [variable], loop.Progress(3, 40))
+    assert [path[-11:] for path in checkpoints.paths(options)] == ["0000020.npz", "0000040.npz"]
+    assert (tmp_path / "checkpoints" / "damaged-epoch-00003-step-0000060.npz").exists()
+
+
+@pytest.mark.unit
+def test_one_process_at_once_trains_in_a_run_folder(tmp_path):
+    options = config.make({"workdir": str(tmp_path / "run")})
+    with run_folder.locked(options):
+        text = f"The run folder is in use.*run, in which process {os.getpid()} on .* trains"
+        with pytest.raises(ValueError, match=text), run_folder.locked(options):
+            pass
+        with run_folder.locked(config.make({"workdir": str(tmp_path / "other")})):
+            pass
+    with run_folder.locked(options):
+        pass
+
+
+@pytest.mark.unit
+def test_a_model_without_its_run_is_not_taken_for_a_finished_one(tmp_path):
+    (tmp_path / "model.keras").write_text("")
+    for resume in ("auto", "never", "require"):
+        with pytest.raises(ValueError, match="holds a model of another origin"):
+            run_folder.look(config.make({"workdir": str(tmp_path)}), resume)
+
+
+@pytest.mark.unit
+def test_files_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (calls.append(name), real(*given)))
+    with run_folder.written_aside(str(tmp_path / "file")) as aside, open(aside, "w") as file:
+        file.write("whole")
+    assert calls == ["fsync", "replace"]
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+@pytest.mark.unit
+def test_a_run_over_images_that_have_changed_is_refused(photographs, tmp_path):
+    flags = {"data": f"folder:{photographs}", "image_size": 32, "workdir": str(tmp_path / "run")}
+    options, strategy = config.make(flags), tf.distribute.get_strategy()
+    _, report = strategies.load_data(strategy, options, unchanged=True)
+    run_folder.open_run(options, report)
+    path = photographs / "train" / "cat" / "0.JPEG"
+    os.utime(path, (0, 0))  # copied anew
+    strategies.load_data(strategy, options, unchanged=True)
+    path.rename(photographs / "train" / "dog" / "9.JPEG")
+    strategies.load_data(strategy, options)
+    with pytest.raises(ValueError, match="The images have changed since the run began"):
+        strategies.load_data(strategy, options, unchanged=True)
 
 
 @pytest.mark.unit

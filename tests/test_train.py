@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 
-from train import checkpoints, config, optimizers, predictor, recipes, run_folder, scoring, verify
+from train import checkpoints, config, optimizers, predictor, recipes, run_folder, scoring, strategies, verify
 
 SHORT = ("--model=ResNet8", "--epochs=3", "--warmup_epochs=0.5")
 
@@ -109,6 +109,7 @@ BAD_FLAGS = {
     "jit": (["--strategy=mirrored", "--jit=on"], 2, "Expected one replica with --jit=on"),
     "odd pairs": (["--mixup=0.2", "--batch_size=33"], 2, "Mixup and cutmix need pairs"),
     "parts": (["--accumulation=3"], 2, "split evenly into the parts"),
+    "two strategies": (["--local_workers=2", "--strategy=mirrored"], 2, "with --strategy=mirrored. Leave one out"),
     "plateau": (["--schedule=plateau"], 2, "Expected no warm-up with --schedule=plateau"),
     "unused padding": (["--crop=resized", "--crop_padding=2"], 2, "Received: --crop_padding=2 with --crop=resized"),
     "data": (["--data=cats"], 2, "digits, synthetic, tfds, folder"),
@@ -320,6 +321,64 @@ def test_differences_are_shares_of_each_arrays_scale(capsys):
     assert verify.report(config.make({}), worst) == 1
     assert verify.report(config.make({"mixed_precision": "bfloat16"}), worst) == 0
     assert "NOT the same: limit 1e-05" in capsys.readouterr().out
+    for value in (np.nan, np.inf):
+        for position in range(2):
+            broken = [{"weights/a": np.ones(2), "weights/b": np.ones(2)} for _ in range(2)]
+            broken[position]["weights/a"] = np.array([1.0, value])
+            assert verify.report(config.make({"mixed_precision": "bfloat16"}), verify.differences(*broken)) == 1
+
+
+@pytest.mark.unit
+def test_one_replica_is_not_verified_against_itself():
+    with pytest.raises(ValueError, match=r"Received: --strategy=default.*Pass --strategy=mirrored, or --local_workers"):
+        verify.run(config.make({}), 0)
+
+
+@pytest.mark.smoke
+def test_local_workers_are_multi_worker_however_they_are_asked_for():
+    script = (
+        "import runpy, sys, types\nfrom train import workers\n"
+        "workers.run = lambda count, arguments: print(count, *arguments)\n"
+        "show = types.SimpleNamespace(run=lambda config, count: print(count, config.strategy))\n"
+        "sys.modules['train.verify'] = show\n"
+        "runpy.run_path('train/main.py', run_name='__main__')"
+    )
+    printed = run("-c", script, "--local_workers", "2", "--epochs", "3").stdout
+    assert printed == "2 train/main.py --local_workers 2 --epochs 3 --local_workers=0 --strategy=multi_worker\n"
+    assert run("-c", script, "--verify_strategy", "--local_workers=2").stdout == "2 multi_worker\n"
+
+
+@pytest.mark.unit
+def test_uneven_tasks_of_a_slurm_job_are_refused(monkeypatch):
+    monkeypatch.setattr(strategies.tf.config, "list_physical_devices", lambda kind: [])
+    for text, tasks in (("2", 2), ("3(x2)", 3)):
+        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", text)
+        assert strategies._slurm_options()["gpus_per_node"] == tasks
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2,1")
+    with pytest.raises(ValueError, match=r"as many tasks on each node.*SLURM_STEP_TASKS_PER_NODE=2,1. Pass --ntasks"):
+        strategies._slurm_options()
+
+
+@pytest.mark.unit
+def test_errors_of_tensorflow_are_told_apart(tmp_path):
+    import tensorflow as tf
+
+    from train import failures, sources
+
+    def told(function):
+        with pytest.raises(tf.errors.OpError) as caught:
+            function()
+        return failures.explain(caught.value)[0]
+
+    def decoded(*encoded):
+        return [*tf.data.Dataset.from_tensor_slices([*encoded]).map(lambda each: sources.decode_whole(each, 3))]
+
+    for content in (b"", b"milk", b"\xff\xd8\xff\xe0 no more", b"\x89PNG\r\n\x1a\n no more"):
+        assert told(lambda content=content: decoded(content)).startswith("an image could not be read: Error in user")
+    missing = told(lambda: tf.io.read_file(str(tmp_path / "none.jpg")))
+    assert re.match(r"an image could not be read: .*none.jpg; No such file", missing)
+    other = told(lambda: tf.zeros((2, 3)) + tf.zeros((3, 2)))
+    assert other.startswith("TensorFlow stopped with InvalidArgumentError: Incompatible shapes: [2,3] vs. [3,2]")
 
 
 @pytest.mark.smoke
@@ -335,6 +394,20 @@ def test_damaged_images_are_left_out_and_named(tmp_path, photographs):
     done = run("train/main.py", *flags, "--strict", f"--workdir={tmp_path}/strict", code=2)
     assert "Error: 1 of the files in folder:" in done.stderr
     assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.unit
+def test_every_command_leaves_damaged_images_out():
+    users = [path.name for path in (ROOT / "train").glob("*.py") if "load_for_run(config)" in path.read_text()]
+    assert sorted(users) == ["data.py", "strategies.py"]  # where it is defined, and where damaged ones are left out
+
+
+@pytest.mark.unit
+def test_a_preview_is_refused_as_a_run_would_be(tmp_path):
+    from train import preview
+
+    with pytest.raises(ValueError, match="Mixup and cutmix need pairs"):
+        preview.run(config.make({"mixup": 0.2, "batch_size": 33, "workdir": str(tmp_path / "run")}))
 
 
 @pytest.mark.smoke
@@ -399,20 +472,19 @@ def test_the_moving_average_is_scored_and_kept(tmp_path):
 @pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name not in ("digits", "cifar_fast")])
 def test_every_recipe_trains(name, tmp_path):
     """A step of each on photographs of 32 pixels, by the real command's own path."""
-    from train import data, loop, network, steps
+    from train import data, loop
 
     options = config.make({
         "data": "synthetic", "model": "ResNet20", "recipe": name, "batch_size": 16, "epochs": 1,
-        "warmup_epochs": 0.0, "training_size": 0, "crop_padding": 4 if "cifar" in name else 0,
+        "warmup_epochs": 0.0, "warmup_rate": 0.0, "training_size": 0, "crop_padding": 4 if "cifar" in name else 0,
     })  # fmt: skip
     source = data.load("synthetic")
     source = data.dataclasses.replace(source, splits={split: _first(part, 48) for split, part in source.splits.items()})
-    model = network.build(options, source)
-    state = steps.make_state(options, model, optimizers.build(options, model, 3))
-    before = [value.copy() for value in model.get_weights()]
+    state = loop.build_state(tf_default(), source, options)
+    before = [value.copy() for value in state.model.get_weights()]
     progress = loop.fit(tf_default(), state, source, options)
     assert np.isfinite(progress.history[0]["loss"])
-    assert not all(map(np.array_equal, before, model.get_weights()))
+    assert not all(map(np.array_equal, before, state.model.get_weights()))
 
 
 def _first(split, count):
@@ -431,6 +503,34 @@ def test_deep_nets_get_the_papers_warm_up():
     deep = config.make({"recipe": "paper_cifar", "model": "ResNet110"})
     assert (deep.recipe, deep.warmup_rate, deep.learning_rate) == ("paper_cifar_deep", 0.01, 0.1)
     rate = optimizers.schedule(deep, 351)
-    assert [round(float(rate(step)), 6) for step in (0, 399, 401, 31_900, 32_000, 47_900, 48_000)] == [
-        0.01, 0.01, 0.1, 0.1, 0.01, 0.01, 0.001
+    half = 182 * 351 // 2
+    assert [round(float(rate(step)), 6) for step in (0, 399, 400, 401, half - 1, half, 47_900, 48_000)] == [
+        0.01, 0.01, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001
     ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"before the first fall, at half.*--warmup_epochs=1.14 and --epochs=2"):
+        config.make({"recipe": "paper_cifar", "model": "ResNet110", "epochs": 2})
+    short = optimizers.schedule(config.make({"recipe": "paper_cifar", "model": "ResNet110", "epochs": 3}), 351)
+    assert {round(float(short(step)), 6) for step in range(0, 1053, 9)} == {0.01, 0.1, 0.001}
+
+
+FIELDS_AT_ODDS = {
+    "unused rate": ({"schedule": "cosine", "warmup_rate": 0.01}, "Expected warmup_rate with --schedule=steps or const"),
+    "one cycle": ({"schedule": "one_cycle", "warmup_rate": 0.01}, "Received: --warmup_rate=0.01 with --schedule=one_c"),
+    "no warm-up": ({"schedule": "steps", "warmup_rate": 0.01, "warmup_epochs": 0.0}, "and --warmup_epochs=0. Pass"),
+    "late warm-up": ({"schedule": "steps", "epochs": 8, "warmup_epochs": 6.0}, "before the first fall, at half"),
+    "threshold": ({"bce_threshold": 0.2}, "Received: --bce_threshold=0.2 with --loss=cross_entropy"),
+}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("case", FIELDS_AT_ODDS)
+def test_fields_at_odds_are_refused(case):
+    fields, text = FIELDS_AT_ODDS[case]
+    with pytest.raises(ValueError, match=re.escape(text)):
+        config.make(fields)
+
+
+@pytest.mark.unit
+def test_targets_of_strikes_back_are_timms():
+    rows = {name: row.bce_threshold for name, row in recipes.RECIPES.items() if row.loss == "bce"}
+    assert rows == {"strikes_back_a1": 0.2, "strikes_back_a2": 0.2, "strikes_back_a3": 0.2}

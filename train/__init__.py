@@ -45,6 +45,12 @@ class StoppedError(Exception):
         self.signal = signal_number
 
 
+def refuse_positional(argv):
+    """Raises ValueError if a command line holds more than flags: list of str, of which the first is the command."""
+    if len(argv) > 1:
+        raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+
+
 def exit_code(code):
     """The shell's form of a process's end: what a signal ended has 128 + its number."""
     return 128 - code if code < 0 else code

@@ -7,7 +7,7 @@ import time
 import keras
 import tensorflow as tf
 
-from train import data, input_pipeline, network, optimizers, steps, strategies
+from train import input_pipeline, loop, steps, strategies
 
 SECONDS = 10  # that each measurement takes at least
 ADVICE = {
@@ -27,7 +27,7 @@ def run(strategy, config, what):
         ValueError: as for a run.
     """
     strategies.check(config, strategy.num_replicas_in_sync)
-    source, rates = data.load_for_run(config), {}
+    (source, _), rates = strategies.load_data(strategy, config), {}
     cores, replicas = len(os.sched_getaffinity(0)), strategy.num_replicas_in_sync
     for name in ("input", "compute", "all") if what == "all" else (what,):
         rates[name] = MEASURES[name](strategy, config, source)
@@ -88,10 +88,7 @@ def _distributed(strategy, config, source):
 
 
 def _train_steps(strategy, config, source):
-    with strategy.scope():
-        model = network.build(config, source)
-        optimizer = optimizers.build(config, model, input_pipeline.num_training_batches(source, config))
-        state = steps.make_state(config, model, optimizer)
+    state = loop.build_state(strategy, source, config)
     use_xla = strategies.use_xla(config, strategy)
     totals = tf.zeros(len(steps.TOTALS), keras.config.floatx())
     return steps.make_train_steps(strategy, state, config, use_xla=use_xla), totals

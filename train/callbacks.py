@@ -8,7 +8,7 @@ import keras
 from tqdm import tqdm
 
 
-class Progress(keras.callbacks.Callback):
+class ProgressBar(keras.callbacks.Callback):
     """A bar with loss, accuracy, images/s and time left on a terminal; one line an epoch elsewhere."""
 
     def __init__(self, config, images_per_epoch, first_step=0):

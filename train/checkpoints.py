@@ -103,7 +103,9 @@ def paths(config):
 
 
 def restore(config, variables):
-    """Loads the newest checkpoint that is whole; damaged ones are named in a warning.
+    """Loads the newest checkpoint that is whole; damaged newer ones are named in a warning and put aside.
+
+    Otherwise they would count among those kept, and push out whole ones.
 
     Args:
         config: `train.config.Config`.
@@ -113,24 +115,39 @@ def restore(config, variables):
     Raises:
         ValueError: if there are checkpoints and all are damaged or of another net.
     """
-    found, reasons = paths(config), []
+    found, damaged = paths(config), {}
     for path in reversed(found):
         try:
             arrays, progress = _read(path, variables)
         except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
-            reasons.append(f"{path} ({error})")
+            damaged[path] = error
             continue
-        if reasons:
-            warnings.warn(f"Damaged checkpoints: {', '.join(reasons)}. Going on from {path}.", stacklevel=2)
+        if damaged:
+            _put_aside(damaged, path)
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         return progress
     if found:
         raise ValueError(
             "The checkpoint is damaged or of another run. Expected one that this run wrote. Received: "
-            f"{', '.join(reasons)}. Choose another --workdir, or delete them to begin anew."
+            f"{_listed(damaged)}. Choose another --workdir, or delete them to begin anew."
         )
     return None
+
+
+def _put_aside(damaged, whole):
+    """Renames damaged checkpoints, a dict from path to error, to names that are no checkpoint's, and warns."""
+    for path in damaged:
+        folder, name = os.path.split(path)
+        os.replace(path, os.path.join(folder, f"damaged-{name}"))
+    warnings.warn(
+        f"Damaged checkpoints: {_listed(damaged)}. Going on from {whole}; they are kept as damaged-*.npz.",
+        stacklevel=3,
+    )
+
+
+def _listed(damaged):
+    return ", ".join(f"{path} ({error})" for path, error in damaged.items())
 
 
 def _read(path, variables):

@@ -24,7 +24,8 @@ RANGES = (  # (fields, test of a value, the same in words)
       "checkpoints_to_keep"), lambda value: value >= 1, "at least 1"),
     (("learning_rate", "warmup_epochs", "warmup_rate", "weight_decay", "clip_norm", "crop_padding", "image_size",
       "training_size", "mixup", "cutmix", "seed", "checkpoint_seconds"), lambda value: value >= 0, "at least 0"),
-    (("momentum", "label_smoothing", "validation_fraction", "dropout", "stochastic_depth", "ema", "colour_jitter"),
+    (("momentum", "label_smoothing", "validation_fraction", "dropout", "stochastic_depth", "ema", "colour_jitter",
+      "bce_threshold"),
      lambda value: 0 <= value < 1, "from 0 up to, not including, 1"),
     (("erasing",), lambda value: 0 <= value <= 1, "from 0 to 1"),
     (("min_area",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
@@ -183,6 +184,18 @@ def _check_together(config):
             f"Expected warmup_epochs to end before the run does. Received: --warmup_epochs={config.warmup_epochs} "
             f"and --epochs={config.epochs}. Pass a smaller --warmup_epochs, such as 0."
         )
+    if config.schedule == "steps" and config.warmup_epochs > config.epochs / 2:
+        raise ValueError(
+            "Expected the warm-up of --schedule=steps to end before the first fall, at half of the run. Received: "
+            f"--warmup_epochs={config.warmup_epochs:.4g} and --epochs={config.epochs}. Pass more --epochs or a smaller "
+            "--warmup_epochs."
+        )
+    if config.warmup_rate and (config.schedule in ("cosine", "one_cycle") or not config.warmup_epochs):
+        raise ValueError(
+            "Expected warmup_rate with --schedule=steps or constant and --warmup_epochs above 0 alone. Received: "
+            f"--warmup_rate={config.warmup_rate} with --schedule={config.schedule} and --warmup_epochs="
+            f"{config.warmup_epochs:.4g}. Pass --warmup_rate=0, or that schedule and that warm-up."
+        )
     if config.schedule == "plateau" and config.warmup_epochs:
         raise ValueError(
             "Expected no warm-up with --schedule=plateau, whose rate follows val_loss alone. "
@@ -192,6 +205,11 @@ def _check_together(config):
         raise ValueError(
             "Expected crop_padding with padded crops alone. Received: "
             f"--crop_padding={config.crop_padding} with --crop={config.crop}. Pass --crop=padded or --crop_padding=0."
+        )
+    if config.bce_threshold and config.loss != "bce":
+        raise ValueError(
+            "Expected bce_threshold with the binary loss alone. Received: "
+            f"--bce_threshold={config.bce_threshold} with --loss={config.loss}. Pass --loss=bce or --bce_threshold=0."
         )
     if config.batch_size % config.accumulation:
         raise ValueError(

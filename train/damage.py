@@ -11,22 +11,32 @@ import tensorflow as tf
 from train import sources
 
 
-def look(source, known=None):
+def look(source, known=None, *, unchanged=False):
     """Decodes every image file once, so that every later step has the images that its order says.
 
     Args:
         source: `Source`.
         known: what this function returned before, or None: the work is saved where the files are the same.
+        unchanged: whether names and sizes of the files must be those of `known`.
     Returns:
-        {"fingerprint": str, "damaged": list of file names}; the fingerprint is empty if images are no files.
+        {"fingerprint": str, "contents": str, "damaged": list of file names}; the first two tell whether files may have
+        changed, and whether one was added, removed or has another size. They are empty if images are no files.
+    Raises:
+        ValueError: if they must be unchanged and are not.
     """
     if not source.files:
-        return {"fingerprint": "", "damaged": []}
-    fingerprint = _fingerprint(source)
-    if known and known.get("fingerprint") == fingerprint:
-        return known
+        return {"fingerprint": "", "contents": "", "damaged": []}
+    fingerprints = _fingerprints(source)
+    if known and known.get("fingerprint") == fingerprints["fingerprint"]:
+        return known | fingerprints
+    before = (known or {}).get("contents")
+    if unchanged and before and before != fingerprints["contents"]:
+        raise ValueError(
+            f"The images have changed since the run began. Expected the files that {source.name} held then. Received: "
+            "others, by their names or sizes. Put them back, choose another --workdir, or delete that one."
+        )
     splits = {id(split): split for split in source.splits.values()}  # test may be validation
-    return {"fingerprint": fingerprint, "damaged": sorted(n for split in splits.values() for n in _damaged(split))}
+    return fingerprints | {"damaged": sorted(name for split in splits.values() for name in _damaged(split))}
 
 
 def leave_out(source, report, *, strict=False):
@@ -79,11 +89,13 @@ def _damaged(split):
     return [split.names(position) for position in split.positions if position not in whole]
 
 
-def _fingerprint(source):
-    """Tells whether files were added, removed or replaced: a hash of names, sizes and times."""
-    digest = hashlib.sha256()
+def _fingerprints(source):
+    """Hashes of all files: of names, sizes and times, and of names below the folder and sizes alone."""
+    folder = source.name.partition(":")[2]
+    files, contents = hashlib.sha256(), hashlib.sha256()
     for split in source.splits.values():
         for name in map(split.names, split.positions):
             status = os.stat(name)
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+            files.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            contents.update(f"{name.removeprefix(folder)}\0{status.st_size}\n".encode())
+    return {"fingerprint": files.hexdigest(), "contents": contents.hexdigest()}

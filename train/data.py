@@ -60,6 +60,8 @@ def load(
 def load_for_run(config):
     """Opens the data of a run, resized as the evaluation of the weights that it starts from.
 
+    Damaged files are still among them: `train.strategies.load_data` leaves them out.
+
     Args:
         config: `train.config.Config`.
     Returns:

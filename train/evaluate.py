@@ -65,8 +65,7 @@ def check_flags(argv, values):
     Raises:
         ValueError: if a flag is wrong.
     """
-    if len(argv) > 1:
-        raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+    train.refuse_positional(argv)
     if not all(scale.isdecimal() and int(scale) > 0 for scale in values.scales):
         raise ValueError(
             "Expected --scales in whole pixels, such as 224,256,384,480,640. Received: "

@@ -13,7 +13,7 @@ def explain(error):
     Returns:
         str and whole number.
     """
-    kind, reason = type(error).__name__, error.message.splitlines()[0]
+    kind, reason = type(error).__name__, re.sub(r"^\{\{.*?\}\} ", "", error.message.partition("\n")[0])
     if kind in _OF_A_CLUSTER and re.search("ollective|oordination|heartbeat|onnect", error.message):
         tasks = re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
         name = " ".join(tasks[-1]) if tasks else "another worker"
@@ -23,7 +23,7 @@ def explain(error):
         )
     if kind == "ResourceExhaustedError":
         return "the memory of a device is full. Use a smaller --batch_size, or --accumulation.", 2
-    if kind in _OF_AN_IMAGE:
+    if kind in _OF_AN_IMAGE and re.search(_READING, error.message):
         return (
             f"an image could not be read: {reason} Start the same command again: image files are looked through at the "
             "start, and damaged ones left out.",
@@ -37,3 +37,5 @@ _OF_A_CLUSTER = (
     "FailedPreconditionError", "UnknownError",
 )  # fmt: skip
 _OF_AN_IMAGE = ("InvalidArgumentError", "NotFoundError", "DataLossError", "PermissionDeniedError")
+# TensorFlow's operations that read and decode, or what they say.
+_READING = r"(?i)decode_?(jpeg|png|bmp|gif|image|and)|\b(jpeg|png|bmp|gif)\b|readfile|no such file|denied|record at"

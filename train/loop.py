@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train import data, input_pipeline, optimizers, steps, strategies
+from train import data, input_pipeline, network, optimizers, replicas, steps, strategies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,24 @@ class Progress:
     step: int = 0
     totals: tuple = (0.0,) * len(steps.TOTALS)
     history: tuple = ()
+
+
+def build_state(strategy, source, config):
+    """Model, optimizer and all else that steps change, at the beginning of a run.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        source: `train.data.Source`.
+        config: `train.config.Config`.
+    Returns:
+        `steps.State`.
+    Raises:
+        ValueError: if the images, the weights or the schedule do not fit.
+    """
+    with strategy.scope():
+        model = network.build(config, source)
+        optimizer = optimizers.build(config, model, input_pipeline.num_training_batches(source, config))
+        return steps.make_state(config, model, optimizer)
 
 
 def fit(strategy, state, source, config, callbacks=(), *, progress=None, keeper=None):
@@ -52,7 +70,7 @@ def fit(strategy, state, source, config, callbacks=(), *, progress=None, keeper=
     params = {"epochs": config.epochs, "steps": run.steps_per_epoch, "verbose": 0}
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=state.model, **params)
     state.model.stop_training = False
-    _vary_dropout(strategy, state.model)
+    replicas.vary_dropout(strategy, state.model)
     callbacks.on_train_begin()
     while progress.epoch < config.epochs and not state.model.stop_training:
         callbacks.on_epoch_begin(progress.epoch)
@@ -72,6 +90,7 @@ class _Run:
         self.strategy, self.state, self.source, self.config = strategy, state, source, config
         self.steps_per_epoch = input_pipeline.num_training_batches(source, config)
         use_xla = strategies.use_xla(config, strategy)
+        self.schedule = optimizers.schedule(config, self.steps_per_epoch)
         self.train_steps = steps.make_train_steps(strategy, state, config, use_xla=use_xla)
         self.score_split = make_scorer(strategy, state, source, config)
 
@@ -85,8 +104,9 @@ class _Run:
         while progress.step < self.steps_per_epoch:
             several = min(config.steps_per_execution, self.steps_per_epoch - progress.step)
             callbacks.on_train_batch_begin(progress.step)
+            iterations = self._iterations()
             totals, first_bad = self.train_steps(iterator, tf.constant(several), totals)
-            self._check_finite(progress, int(first_bad), keeper)
+            self._check_finite(progress, int(first_bad), iterations, keeper)
             progress = dataclasses.replace(progress, step=progress.step + several, totals=tuple(map(float, totals)))
             callbacks.on_train_batch_end(progress.step - 1, means(progress.totals))
             if keeper:
@@ -99,7 +119,7 @@ class _Run:
         callbacks.on_test_begin()
         scores = {f"val_{name}": value for name, value in self.score_split().items()}
         callbacks.on_test_end(scores)
-        rate = float(tf.convert_to_tensor(self.state.optimizer.learning_rate))
+        rate = self._learning_rate(self._iterations() - 1)
         row = means(progress.totals) | scores | {"learning_rate": rate}
         return Progress(progress.epoch + 1, history=(*progress.history, row)), row
 
@@ -111,10 +131,20 @@ class _Run:
 
         return strategies.distribute(self.strategy, make_batches, self.config.accumulation)
 
-    def _check_finite(self, progress, first_bad, keeper):
+    def _iterations(self):
+        """Steps of the run that have changed the weights."""
+        return int(np.asarray(self.state.optimizer.iterations))
+
+    def _learning_rate(self, iteration):
+        """That of a step of the run, counted from 0; where callbacks may set it, as they have."""
+        if callable(self.schedule):
+            return float(self.schedule(max(0, iteration)))
+        return float(tf.convert_to_tensor(self.state.optimizer.learning_rate))
+
+    def _check_finite(self, progress, first_bad, iterations, keeper):
         if first_bad < 0:
             return
-        rate = float(tf.convert_to_tensor(self.state.optimizer.learning_rate))
+        rate = self._learning_rate(iterations + first_bad)
         last = keeper.newest() if keeper else None
         raise ValueError(
             f"The loss is not finite in step {progress.step + first_bad + 1} of epoch {progress.epoch + 1}. Expected a "
@@ -154,21 +184,6 @@ def means(totals):
     sums = dict(zip(steps.TOTALS, (float(total) for total in totals), strict=True))
     count = max(sums["count"], 1.0)
     return {"loss": sums["loss"] / count, "accuracy": sums["top1"] / count}
-
-
-def _vary_dropout(strategy, model):
-    """Gives the replicas other dropout masks: Keras seeds all of them alike."""
-    states = [v for v in model.variables if v.path.endswith("seed_generator_state")]
-    if strategy.num_replicas_in_sync == 1 or not states:
-        return
-
-    def vary():
-        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-        for state in states:
-            key = tf.cast(tf.convert_to_tensor(state), tf.int64) + tf.stack([replica, 0])
-            state.assign(tf.cast(key, state.dtype))
-
-    tf.function(lambda: strategy.run(vary))()
 
 
 def final_weights(state):

@@ -1,5 +1,6 @@
 """Trains a ResNet: `python train/main.py --strategy=mirrored --model=ResNet20 --data=digits`."""
 
+import contextlib
 import sys
 
 from absl import flags
@@ -16,14 +17,15 @@ flags.DEFINE_enum("benchmark", None, ["input", "compute", "all"], "measure image
 
 def main(argv):
     """Trains what the flags ask for and writes the run folder."""
-    if len(argv) > 1:
-        raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+    train.refuse_positional(argv)
     values = flags.FLAGS
+    if values.local_workers:
+        _choose_multi_worker(values)
     if values.local_workers and not values.verify_strategy:
         from train import workers
 
-        arguments = [one for one in sys.argv if not one.lstrip("-").startswith("local_workers")]
-        return workers.run(values.local_workers, [*arguments, "--strategy=multi_worker"])
+        # absl takes the last of several values.
+        return workers.run(values.local_workers, [*sys.argv, "--local_workers=0", "--strategy=multi_worker"])
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     config = configs.from_flags(values)
     if values.verify_strategy:
@@ -44,31 +46,46 @@ def main(argv):
     return fit(strategy, config, values.resume)
 
 
+def _choose_multi_worker(values):
+    """Sets the strategy that local workers are of; raises ValueError if another was asked for."""
+    if values.strategy not in (None, "multi_worker"):
+        raise ValueError(
+            "Expected --local_workers with --strategy=multi_worker, which it implies. Received: "
+            f"--local_workers={values.local_workers} with --strategy={values.strategy}. Leave one out."
+        )
+    values.strategy = "multi_worker"
+
+
 def fit(strategy, config, resume):
     """Trains to the end of the run, from where it stands."""
     import keras
 
-    from train import callbacks, checkpoints, input_pipeline, loop, network, optimizers, run_folder, steps, strategies
+    from train import loop, run_folder, strategies
 
     strategies.check(config, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config.seed)
     if strategies.from_chief(strategy, lambda: run_folder.look(config, resume)):
         print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")
         return
-    source, report = load(strategy, config)
-    steps_per_epoch = input_pipeline.num_training_batches(source, config)
-    with strategy.scope():
-        model = network.build(config, source)
-        state = steps.make_state(config, model, optimizers.build(config, model, steps_per_epoch))
-    chief = strategies.is_chief(strategy)
-    strategies.from_chief(strategy, lambda: run_folder.open_run(config, report))  # after all that can be refused
+    source, report = strategies.load_data(strategy, config, unchanged=True)
+    state = loop.build_state(strategy, source, config)
+    with contextlib.ExitStack() as stack:  # from here on nothing is refused that could have been before
+        strategies.from_chief(strategy, lambda: stack.enter_context(run_folder.locked(config)))
+        strategies.from_chief(strategy, lambda: run_folder.open_run(config, report))
+        train_and_save(strategy, state, source, config)
+
+
+def train_and_save(strategy, state, source, config):
+    """Trains from the last checkpoint, if there is one, and writes history, curve and model."""
+    from train import callbacks, checkpoints, input_pipeline, loop, network, run_folder, strategies
+
     found = strategies.from_chief(strategy, lambda: checkpoints.restore(config, state.variables))
     strategies.variables_from_chief(strategy, state.variables)
-    progress = loop.Progress(**found or {})
-    watchers = []
+    progress, chief, watchers = loop.Progress(**found or {}), strategies.is_chief(strategy), []
     if chief:
-        print(describe(config, source, strategy, model, progress), flush=True)
-        watchers.append(callbacks.Progress(config, steps_per_epoch * config.batch_size, progress.step))
+        images_per_epoch = input_pipeline.num_training_batches(source, config) * config.batch_size
+        print(describe(config, source, strategy, state.model, progress), flush=True)
+        watchers.append(callbacks.ProgressBar(config, images_per_epoch, progress.step))
     if chief and callbacks.Summaries.is_possible():
         watchers.append(callbacks.Summaries(config))
     keeper = checkpoints.Keeper(config, strategy, state.variables)
@@ -77,17 +94,8 @@ def fit(strategy, config, resume):
     if chief:
         run_folder.write_history(config, progress.history)  # again: a kill may have come before its last row
         run_folder.write_curve(config, progress.history)
-        run_folder.save_model(config, network.deployable(model, source.image_shape, loop.final_weights(state)))
+        run_folder.save_model(config, network.deployable(state.model, source.image_shape, loop.final_weights(state)))
         print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")
-
-
-def load(strategy, config):
-    """The run's `Source` without damaged files, and the report on them."""
-    from train import damage, data, run_folder, strategies
-
-    source = data.load_for_run(config)
-    report = strategies.from_chief(strategy, lambda: damage.look(source, run_folder.damaged_images(config)))
-    return damage.leave_out(source, report, strict=config.strict), report
 
 
 def describe(config, source, strategy, model, progress):

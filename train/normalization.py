@@ -7,6 +7,8 @@ Keras 3 composes the layer of a dozen operations, whose sums over a batch are no
 import keras
 import tensorflow as tf
 
+from train.replicas import sum_over_replicas
+
 FUSED = ("float16", "bfloat16", "float32")  # dtypes of the kernels; float64 is composed, for tests of the loop
 
 
@@ -55,10 +57,10 @@ def _statistics(x, synchronized):
     else:
         mean, variance = tf.nn.moments(floats, [0, 1, 2])
     if synchronized:
-        mean_and_count = _sum_over_replicas(tf.concat([mean * count, [count]], axis=0))
-        total_mean, total = mean_and_count[:-1] / mean_and_count[-1], mean_and_count[-1]
+        total_mean, total = sum_over_replicas([mean * count, count])
+        total_mean /= total
         # About the common mean, so that nothing cancels.
-        variance = _sum_over_replicas((variance + (mean - total_mean) ** 2) * count) / total
+        variance = sum_over_replicas([(variance + (mean - total_mean) ** 2) * count])[0] / total
         mean, count = total_mean, total
     return tf.stop_gradient(mean), tf.stop_gradient(variance), count
 
@@ -75,9 +77,8 @@ def _normalize(x, gamma, beta, statistics, epsilon, synchronized):
         def gradient(upstream):
             inverse = tf.math.rsqrt(variance + epsilon)
             by_gamma, by_beta = _gradient_sums(upstream, x, mean, variance, epsilon)
-            sums = tf.concat([by_gamma, by_beta], axis=0)
-            sums = (_sum_over_replicas(sums) if synchronized else sums) / count
-            mean_by_gamma, mean_by_beta = tf.split(sums, 2)
+            sums = sum_over_replicas([by_gamma, by_beta]) if synchronized else (by_gamma, by_beta)
+            mean_by_gamma, mean_by_beta = (total / count for total in sums)
             # gamma / sigma (dy - mean(dy) - x^ mean(dy x^)) as a line in dy and x: two passes over the image.
             slope = -gamma * inverse * inverse * mean_by_gamma
             shift = -gamma * inverse * mean_by_beta - slope * mean
@@ -107,7 +108,3 @@ def _apply(x, gamma, beta, mean, variance, epsilon):
             x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
         )[0]
     return (x - mean) * (tf.math.rsqrt(variance + epsilon) * gamma) + beta
-
-
-def _sum_over_replicas(values):
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -43,19 +43,35 @@ def schedule(config, steps_per_epoch):
     Returns:
         `keras.optimizers.schedules.LearningRateSchedule`, or the rate itself where no step changes it, so that
         callbacks may set it.
+    Raises:
+        ValueError: if the warm-up leaves no step to what follows it.
     """
-    rate, warmup = config.learning_rate, round(config.warmup_epochs * steps_per_epoch)
+    rate, steps = config.learning_rate, config.epochs * steps_per_epoch
+    warmup = _num_warmup_steps(config, steps_per_epoch)
     if config.schedule in ("constant", "plateau") and not warmup:
         return rate
-    if config.schedule in ("cosine", "one_cycle") and not config.warmup_rate:
+    if config.schedule in ("cosine", "one_cycle"):
         start = rate / 25 if config.schedule == "one_cycle" else 0.0  # Smith and Topin 2018, as fast.ai and torch
         return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=start if warmup else rate,
-            decay_steps=config.epochs * steps_per_epoch - warmup,
+            decay_steps=steps - warmup,
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    return _piecewise(config, config.epochs * steps_per_epoch, warmup)
+    return _piecewise(config, steps, warmup)
+
+
+def _num_warmup_steps(config, steps_per_epoch):
+    """Steps of the warm-up, which end before the run does, and no later than the first fall of "steps"."""
+    warmup, steps = round(config.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch
+    longest = steps // 2 if config.schedule == "steps" else steps - 1
+    if warmup > longest:
+        raise ValueError(
+            f"Expected a warm-up of at most {longest} of the run's {steps} steps under --schedule={config.schedule}. "
+            f"Received: --warmup_epochs={config.warmup_epochs:.4g}, which are {warmup} steps. Pass a smaller "
+            "--warmup_epochs, such as 0."
+        )
+    return warmup
 
 
 def _piecewise(config, steps, warmup):
@@ -63,12 +79,13 @@ def _piecewise(config, steps, warmup):
     if config.warmup_rate:
         rises, rates = [warmup], [config.warmup_rate]
     else:
-        rises = [warmup * part // 10 for part in range(1, 11)] if warmup else []
+        rises = [-(-warmup * part // 10) for part in range(1, 11)] if warmup else []
         rates = [config.learning_rate * part / 10 for part in range(1, 11)] if warmup else []
     # He 2015, section 4.2: at 32k and 48k of 64k iterations.
     falls = [steps // 2, steps * 3 // 4] if config.schedule == "steps" else []
     rates += [config.learning_rate / DIVISOR**fall for fall in range(len(falls) + 1)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(rises + falls, rates)
+    last_steps = [step - 1 for step in rises + falls]  # Keras counts a boundary to the rate before it
+    return keras.optimizers.schedules.PiecewiseConstantDecay(last_steps, rates)
 
 
 def plateau_rate(config, history):

@@ -2,7 +2,9 @@
 
 import os
 
-from train import data, input_pipeline, pictures, run_folder
+import tensorflow as tf
+
+from train import input_pipeline, pictures, run_folder, strategies
 
 IMAGES = 32
 PREVIEW = os.path.join("plots", "preview.png")
@@ -16,7 +18,8 @@ def run(config):
     Raises:
         ValueError: as for a run.
     """
-    source = data.load_for_run(config)
+    strategies.check(config, num_replicas=1)
+    source, _ = strategies.load_data(tf.distribute.get_strategy(), config)
     batches = [next(iter(input_pipeline.training_batches(source, config, epoch=epoch))) for epoch in (0, 1)]
     captioned = [row for batch in batches for row in _captioned(batch, source.titles, IMAGES // 2)]
     path = os.path.join(config.workdir, PREVIEW)

@@ -29,9 +29,12 @@ class Recipe:
     decay_all: bool = _field("weight decay on biases and batch normalization too", False)
     clip_norm: float = _field("largest norm of the global batch's gradient over all weights; 0: no limit", 0.0)
     accumulation: int = _field("parts that a batch is worked through in, one after the other, to save memory", 1)
-    ema: float = _field("decay a step of the moving average of weights that is scored and kept; 0: none", 0.0)
+    ema: float = _field("decay a step of the moving average of weights that is scored and kept, at most "
+                        "(1 + n) / (10 + n) in step n, as tf.train.ExponentialMovingAverage; 0: none", 0.0)  # fmt: skip
     loss: str = _field("cross_entropy, or bce: binary, every class mixed in is a target (arXiv 2110.00476)",
                        "cross_entropy")  # fmt: skip
+    bce_threshold: float = _field("share of a mixed image above which bce takes its class for a target (timm's "
+                                  "--bce-target-thresh: 0.2 for arXiv 2110.00476)", 0.0)  # fmt: skip
     label_smoothing: float = _field("share of the target spread over all classes (arXiv 1512.00567)", 0.0)
     dropout: float = _field("rate before the classifier", 0.0)
     stochastic_depth: float = _field("rate at which the last residual branch is dropped (arXiv 1603.09382)", 0.0)
@@ -54,8 +57,8 @@ class Recipe:
 
 
 _STRIKES_BACK = {
-    "batch_size": 2048, "warmup_epochs": 5, "optimizer": "lamb", "loss": "bce", "crop": "resized", "flip": True,
-    "auto_augment": "rand", "cutmix": 1.0,
+    "batch_size": 2048, "warmup_epochs": 5, "optimizer": "lamb", "loss": "bce", "bce_threshold": 0.2,
+    "crop": "resized", "flip": True, "auto_augment": "rand", "cutmix": 1.0,
 }  # fmt: skip
 
 # fmt: off

@@ -8,11 +8,13 @@ import dataclasses
 import functools
 import mmap
 import os
+import resource
 import struct
 
 import numpy as np
 import tensorflow as tf
 
+OTHER_FILES = 512  # that a process may need beside one split's: the other splits', libraries, sockets
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its checksum before a record, the record's checksum behind it
 
 
@@ -50,12 +52,28 @@ def index(paths):
     Returns:
         `Records`.
     Raises:
-        ValueError: if a file is absent, cut off or no TFRecord file.
+        ValueError: if a file is absent, cut off or no TFRecord file, or there are more than may be open.
     """
+    _allow_open_files(len(paths))
     found = [_offsets(path) for path in paths]
     files = np.repeat(np.arange(len(paths)), [len(starts) for starts, _ in found])
     starts, lengths = (np.concatenate([part[column] for part in found]) for column in (0, 1))
     return Records([*paths], files, starts, lengths)
+
+
+def _allow_open_files(count):
+    """Raises the process's limit as far as it may itself, and ValueError if so many files are still too many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + OTHER_FILES
+    is_endless = hard == resource.RLIM_INFINITY
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed if is_endless else hard, hard))
+    if not is_endless and hard < needed:
+        raise ValueError(
+            f"Too few files may be open at once. Expected at least {needed}, for {count} TFRecord files and what else "
+            f"a run opens. Received: a hard limit of {hard}. Raise it (ulimit -Hn {needed}), or let TFDS prepare the "
+            "data set in fewer shards."
+        )
 
 
 def _offsets(path):
@@ -85,5 +103,5 @@ def _walked(content):
 
 @functools.cache
 def _descriptor(path):
-    """An open file, kept: there are as many as files of the data set, 1,024 for ImageNet."""
+    """An open file, kept: there are as many as files of the data set, 1,024 for ImageNet's training images."""
     return os.open(path, os.O_RDONLY)

@@ -5,9 +5,11 @@ Every file is written aside and renamed, so that what stands there is whole.
 
 import contextlib
 import csv
+import fcntl
 import glob
 import json
 import os
+import socket
 
 from train import config as configs
 
@@ -19,6 +21,7 @@ CONFIG, HISTORY, MODEL, CURVE = (
 )
 CHECKPOINTS = "checkpoints"
 PARTIAL = ".partial-"
+LOCK = ".lock"
 DAMAGED = "damaged_images.json"
 # What may differ between two starts of one run: it changes nothing of the result.
 PASSING = (
@@ -30,6 +33,42 @@ PASSING = (
     "data_dir",
     "strict",
 )
+
+
+@contextlib.contextmanager
+def locked(config):
+    """Keeps other processes from training in the run folder meanwhile; however the process ends, the folder is free.
+
+    Args:
+        config: `train.config.Config`.
+    Raises:
+        ValueError: if another process trains in it, or it cannot be written.
+    """
+    path = os.path.join(config.workdir, LOCK)
+    try:
+        os.makedirs(config.workdir, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _not_writable(config, error) from error
+    with open(descriptor, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                "The run folder is in use. Expected no other process to train in it. Received: "
+                f"--workdir={config.workdir}, in which process {file.read().strip() or 'of unknown number'} trains. "
+                "Wait for its end, stop it, or choose another --workdir."
+            ) from error
+        except OSError:
+            pass  # a network file system without locks
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _not_writable(config, error):
+    return ValueError(f"The run folder cannot be written. Received: --workdir={config.workdir} ({error}).")
 
 
 @contextlib.contextmanager
@@ -61,11 +100,16 @@ def look(config, resume):
     Returns:
         Whether that run is finished.
     Raises:
-        ValueError: if the folder holds another run (the differences are given), one where none is wanted, or none
-            where one is.
+        ValueError: if the folder holds another run (the differences are given), a model without its run, one where
+            none is wanted, or none where one is.
     """
     path = os.path.join(config.workdir, CONFIG)
-    exists = os.path.exists(path)
+    exists, is_finished = os.path.exists(path), os.path.exists(os.path.join(config.workdir, MODEL))
+    if is_finished and not exists:
+        raise ValueError(
+            f"The run folder holds a model of another origin. Expected {CONFIG} beside {MODEL}, as a run writes them, "
+            f"or neither. Received: --workdir={config.workdir}. Choose another --workdir."
+        )
     if exists and resume == "never":
         raise ValueError(
             "The run folder holds a run already. Expected none with --resume=never. "
@@ -77,7 +121,7 @@ def look(config, resume):
         )
     if exists:
         _check_same(config, path)
-    return os.path.exists(os.path.join(config.workdir, MODEL))
+    return is_finished
 
 
 def open_run(config, damaged):
@@ -99,9 +143,7 @@ def open_run(config, damaged):
         for left in glob.glob(os.path.join(glob.escape(config.workdir), "**", f"{PARTIAL}*"), recursive=True):
             os.remove(left)
     except OSError as error:
-        raise ValueError(
-            f"The run folder cannot be written. Received: --workdir={config.workdir} ({error})."
-        ) from error
+        raise _not_writable(config, error) from error
 
 
 def _check_same(config, path):

@@ -125,7 +125,8 @@ def _tfds(name, image_size, preprocessing, data_dir, download):
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(f"TensorFlow Datasets has no such data set. Received: tfds:{name} ({error}).") from error
+        reason = str(error).strip().partition("\n")[0]  # the rest lists all that there are
+        raise ValueError(f"TensorFlow Datasets has no such data set. Received: tfds:{name} ({reason}).") from error
     if not builder.info.splits.total_num_examples:
         if not download:
             raise ValueError(

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from train.losses import LOSSES, cross_entropy, one_hot
+from train.replicas import sum_over_replicas
 
 TOTALS = ("loss", "top1", "count")  # what steps add up, in this order
 FIRST_SCALE = 2.0**15  # of the loss under float16 (Micikevicius et al. 2018, arXiv 1710.03740, as in Keras)
@@ -168,17 +169,6 @@ def make_swap(strategy, state):
     return tf.function(lambda: strategy.run(swap) if state.averages else None)
 
 
-def sum_over_replicas(values):
-    """Sums of tensors over all replicas, in one reduction; call it on a replica."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return values
-    flat = tf.concat([tf.reshape(value, (-1,)) for value in values], axis=0)
-    flat = context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
-    sizes = [value.shape.num_elements() for value in values]
-    return [tf.reshape(part, value.shape) for part, value in zip(tf.split(flat, sizes), values, strict=True)]
-
-
 def _make_backward(state, config):
     """Function from a replica's images to the gradients of their part of the loss, and their totals."""
     variables = state.model.trainable_variables
@@ -186,7 +176,7 @@ def _make_backward(state, config):
     def backward(batch):
         with tf.GradientTape() as tape:
             logits = state.model(batch["image"], training=True)
-            losses = LOSSES[config.loss](one_hot(batch, logits), logits, config.label_smoothing)
+            losses = LOSSES[config.loss](one_hot(batch, logits), logits, config)
             loss = tf.reduce_sum(losses) / config.batch_size  # the sum over replicas is the global batch's mean
             loss = loss * tf.cast(state.scaling[0], loss.dtype) if state.scaling else loss
         gradients = tape.gradient(loss, [variable.value for variable in variables])
@@ -252,8 +242,18 @@ def _apply(state, gradients, config):
             variable.assign(variable - rate * decay * variable)
         coupled = 0.0 if config.decoupled_decay else decay
         state.optimizer.update_step(gradient + coupled * variable if coupled else gradient, variable, rate)
+    kept = _average_decay(state.optimizer.iterations, config)
     for average, weight in zip(state.averages, state.model.weights if state.averages else [], strict=True):
-        average.assign(average * config.ema + weight * (1 - config.ema))
+        average.assign(average * kept + weight * (1 - kept))
+
+
+def _average_decay(steps, config):
+    """Share that the averages keep: less at the beginning, so that they forget the random weights that they start at.
+
+    As `tf.train.ExponentialMovingAverage` with num_updates.
+    """
+    steps = tf.cast(steps, keras.config.floatx())
+    return tf.minimum(tf.cast(config.ema, steps.dtype), (1 + steps) / (10 + steps))
 
 
 def _totals(labels, logits, losses, weights):

@@ -3,11 +3,12 @@
 import functools
 import json
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
 
-from train import input_pipeline
+from train import damage, data, input_pipeline, run_folder
 
 
 def make(config):
@@ -53,8 +54,14 @@ def _slurm_options():
     """What the resolver, which asks nvidia-smi otherwise, must be told without GPUs: one a task, to be left alone."""
     if tf.config.list_physical_devices("GPU"):
         return {}
-    tasks = int(os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0])
-    return {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
+    text = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
+    found = re.fullmatch(r"(\d+)(\(x\d+\))?", text)  # "2(x3)": two tasks on each of three nodes
+    if not found:
+        raise ValueError(
+            "Expected as many tasks on each node of the SLURM job step. Received: "
+            f"SLURM_STEP_TASKS_PER_NODE={text}. Pass --ntasks-per-node to srun."
+        )
+    return {"gpus_per_node": int(found[1]), "gpus_per_task": 1, "auto_set_gpu": False}
 
 
 def _tpu(config):
@@ -184,6 +191,23 @@ def from_chief(strategy, function):
     if "error" in answer:
         raise ValueError(answer["error"])
     return answer["result"]
+
+
+def load_data(strategy, config, *, unchanged=False):
+    """The images of a run without damaged files, which the chief finds for all processes.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        config: `train.config.Config`.
+        unchanged: whether they must be those that the run in the run folder, if there is one, began with.
+    Returns:
+        `train.sources.Source`, and the report of `train.damage.look`.
+    Raises:
+        ValueError: if the source cannot be opened, has changed, or has damaged files and the run is strict.
+    """
+    source = data.load_for_run(config)
+    report = from_chief(strategy, lambda: damage.look(source, run_folder.damaged_images(config), unchanged=unchanged))
+    return damage.leave_out(source, report, strict=config.strict), report
 
 
 def variables_from_chief(strategy, variables):

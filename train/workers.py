@@ -1,6 +1,7 @@
 """Several worker processes on this machine, to try `--strategy=multi_worker` without a cluster."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -11,13 +12,15 @@ import time
 
 import train
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 SECONDS_TO_END = 60  # that the other workers have after one has ended with an error
 
 
 def run(num_workers, arguments):
     """Runs a command in several processes that find each other by TF_CONFIG on loopback.
 
-    Signals go to all of them. The first one's output is shown as it is, the others' errors with their number.
+    Signals go to all of them, and they end with this process, however it ends. The first one's output is shown as it
+    is, the others' errors with their number.
 
     Args:
         num_workers: processes to start.
@@ -62,8 +65,25 @@ def _start(cluster, index, arguments):
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
     output = None if index == 0 else subprocess.DEVNULL
+    command = [sys.executable, "-m", "train.workers", str(os.getpid()), *arguments]
     # A session of its own, so that Ctrl-C reaches it once, through us.
-    return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output, start_new_session=True)
+    return subprocess.Popen(command, env=environment, stdout=output, start_new_session=True)
+
+
+def become(launcher, arguments):
+    """Turns this process into a Python command that is killed when its launcher ends, be it by kill -9.
+
+    Rather here than between fork and exec, where Python may not be safe beside TensorFlow's threads.
+
+    Args:
+        launcher: process id of the parent.
+        arguments: what follows the Python interpreter on the command line.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
+    if prctl:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == launcher:  # or it has ended already
+        os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def _wait(workers):
@@ -79,3 +99,7 @@ def _wait(workers):
             break
         time.sleep(0.1)
     return train.exit_code(code or next((worker.poll() for worker in workers if worker.poll()), 0))
+
+
+if __name__ == "__main__":
+    become(int(sys.argv[1]), sys.argv[2:])
