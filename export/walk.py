@@ -108,7 +108,7 @@ class _Walk:
 
 
 def _conv(walk, layer, x, **_):
-    kernel = np.transpose(np.asarray(layer.kernel, "float32"), (3, 0, 1, 2))
+    kernel = np.asarray(getattr(layer, "deployed_kernel", layer.kernel), "float32").transpose(3, 0, 1, 2)
     bias = np.asarray(layer.bias, "float32") if layer.use_bias else np.zeros(layer.filters, "float32")
     (stride_h, stride_w), (dilation_h, dilation_w) = layer.strides, layer.dilation_rate
     made = walk.add(

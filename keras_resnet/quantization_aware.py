@@ -16,19 +16,38 @@ LEAST = 1e-9  # length of a range in which nothing was seen
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class QuantizedConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` whose kernel is rounded to 8 bits."""
+    """`keras.layers.Conv2D` whose kernel is rounded to 8 bits.
+
+    Args:
+        input_scale: list with a number an input channel, or one for all: what the inputs are multiplied by. It is part
+            of the kernel that is rounded and deployed, not of the one that is trained, which would explode.
+        **options: those of `keras.layers.Conv2D`.
+    """
+
+    def __init__(self, *arguments, input_scale=(1.0,), **options):
+        super().__init__(*arguments, **options)
+        self.input_scale = list(input_scale)
+
+    @property
+    def deployed_kernel(self):
+        """The kernel that is rounded."""
+        return self.kernel * np.array(self.input_scale, "float32")[:, None]
 
     def call(self, inputs):
         """(n, h, w, c) -> (n, h, w, filters)."""
         outputs = ops.conv(
             inputs,
-            rounded_kernel(self.kernel),
+            rounded_kernel(self.deployed_kernel),
             strides=list(self.strides),
             padding=self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
         return outputs + self.bias
+
+    def get_config(self):
+        """Configuration, for saving."""
+        return super().get_config() | {"input_scale": self.input_scale}
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -43,6 +62,9 @@ class QuantizedDense(keras.layers.Dense):
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class ActivationRange(keras.layers.Layer):
     """Rounds an activation to the 256 numbers of its range; in training the range follows the batches, then freezes.
+
+    A batch is rounded to the range of the batches before it (the first one to its own), so that what a replica computes
+    does not depend on which images it has.
 
     Weights, none of them trainable: `range_low`, at most 0; `range_high`, at least 0; `range_updates`, batches seen.
 
@@ -62,21 +84,17 @@ class ActivationRange(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Any shape, which the outputs have too."""
-        if training and self.trainable:
-            self._follow(inputs)
-        low, high = ops.convert_to_tensor(self.range_low), ops.convert_to_tensor(self.range_high)
-        return rounded_activation(inputs, low, high)
-
-    def _follow(self, inputs):
-        seen = ops.convert_to_tensor(self.range_updates)
+        low, high, seen = map(ops.convert_to_tensor, (self.range_low, self.range_high, self.range_updates))
+        if not (training and self.trainable):
+            return rounded_activation(inputs, low, high)
         share = ops.where(seen == 0, 1.0, ops.where(seen < self.freeze_after, 1.0 - MOMENTUM, 0.0))
-        for variable, extreme in (
-            (self.range_low, ops.minimum(ops.min(inputs), 0.0)),
-            (self.range_high, ops.maximum(ops.max(inputs), 0.0)),
-        ):
-            old = ops.convert_to_tensor(variable)
-            variable.assign(old + share * (ops.stop_gradient(extreme) - old))
+        share = ops.cast(share, low.dtype)
+        new_low = low + share * (ops.stop_gradient(ops.minimum(ops.min(inputs), 0.0)) - low)
+        new_high = high + share * (ops.stop_gradient(ops.maximum(ops.max(inputs), 0.0)) - high)
+        self.range_low.assign(new_low)
+        self.range_high.assign(new_high)
         self.range_updates.assign(seen + 1.0)
+        return rounded_activation(inputs, ops.where(seen == 0, new_low, low), ops.where(seen == 0, new_high, high))
 
     def get_config(self):
         """Configuration, for saving."""
@@ -104,24 +122,28 @@ def is_quantization_aware(model):
     return any(isinstance(layer, ActivationRange) for layer in model.layers)
 
 
-def convert(model, freeze_after):
+def convert(model, images, freeze_after):
     """The quantization-aware form of a trained net of the zoo.
 
     Args:
         model: `keras.Model` of this package, post-activation, with trained weights, that ends in logits.
+        images: float32 (n, h, w, c), inputs of the model, whose activations are the first ranges.
         freeze_after: batches after which the ranges of activations freeze.
     Returns:
-        `keras.Model` in float32 with the same input and output, whose ranges the first training step sets.
+        `keras.Model` in float32 with the same input and output.
     Raises:
         ValueError: for a layer that has no quantization-aware form.
     """
     consumers = _consumers(model)
+    rescaling = next((layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)), None)
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
 
     def remade(layer):
         _check_layer(layer, model)
         config = layer.get_config() | {"dtype": "float32"}
         if isinstance(layer, keras.layers.Conv2D):
-            return QuantizedConv2D.from_config(config | {"use_bias": True})
+            scale = np.ravel(rescaling.scale).tolist() if layer is first and rescaling is not None else [1.0]
+            return QuantizedConv2D.from_config(config | {"use_bias": True, "input_scale": scale})
         if isinstance(layer, keras.layers.Dense):
             return QuantizedDense.from_config(config | {"use_bias": True})
         if isinstance(layer, keras.layers.Rescaling):
@@ -137,6 +159,7 @@ def convert(model, freeze_after):
 
     new = keras.models.clone_model(model, clone_function=remade, call_function=called)
     _set_weights(new, model, consumers)
+    new(images, training=True)
     return new
 
 
@@ -212,8 +235,6 @@ def _rounded_offset(rescaling):
 
 def _set_weights(new, model, consumers):
     """Folds the trained weights into the quantization-aware net."""
-    rescaling = next((layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)), None)
-    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     for layer in model.layers:
         if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
             kernel = np.asarray(layer.kernel, "float64")
@@ -221,8 +242,6 @@ def _set_weights(new, model, consumers):
             later = consumers[layer.name]
             if later and isinstance(later[0], keras.layers.BatchNormalization):
                 kernel, bias = _folded(kernel, bias, later[0])
-            if layer is first and rescaling is not None:
-                kernel = kernel * np.asarray(rescaling.scale)[..., None]
             new.get_layer(layer.name).set_weights([kernel, bias])
         elif isinstance(layer, keras.layers.Activation):  # int8 kernels fix a sigmoid's scale
             new.get_layer(f"{layer.name}_range").set_weights([0.0, 255 / 256, np.inf])

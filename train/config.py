@@ -44,6 +44,7 @@ class Config(recipes.Recipe):
     model: str = _field("ResNet20", "one of keras_resnet.list_models()")
     weights: str = _field("", "to start from: imagenet, a tag of keras_resnet.list_weights(), a file; empty: random")
     freeze_backbone: bool = _field(False, "train the classifier alone; batch normalization keeps its statistics")
+    qat: bool = _field(False, "train on from weights with the numbers of an int8 file (arXiv 1712.05877), for export")
     data: str = _field("digits", "digits, synthetic, tfds:NAME or folder:PATH (PATH/train/CLASS/*.jpg)")
     data_dir: str = _field("", "folder of prepared TFDS data sets; empty: TFDS's own")
     download: bool = _field(False, "let TFDS download a data set that is not in data_dir")
@@ -129,7 +130,10 @@ def make(chosen):
     recipe = chosen.get("recipe") or recipes.DEFAULT_RECIPES.get(kind, "cifar_fast")
     _check("recipe", recipe, recipes.RECIPES)
     recipe = recipes.DEEP_RECIPES.get((recipe, chosen.get("model", Config.model)), recipe)
-    config = Config(**dataclasses.asdict(recipes.RECIPES[recipe]) | chosen | {"recipe": recipe})
+    row = dataclasses.asdict(recipes.RECIPES[recipe])
+    if chosen.get("qat") and not chosen.get("recipe"):
+        row |= recipes.QAT
+    config = Config(**row | chosen | {"recipe": recipe})
     if not config.workdir:
         folder = f"{config.model}-{os.path.basename(config.data.rstrip('/')).replace(':', '-')}"
         config = dataclasses.replace(config, workdir=os.path.join("runs", folder))
@@ -210,6 +214,16 @@ def _check_together(config):
         raise ValueError(
             "Expected bce_threshold with the binary loss alone. Received: "
             f"--bce_threshold={config.bce_threshold} with --loss={config.loss}. Pass --loss=bce or --bce_threshold=0."
+        )
+    if config.qat and not config.weights:
+        raise ValueError(
+            "Quantization-aware training goes on from trained weights. Expected --weights with --qat. Received: none. "
+            "Pass the model.keras of a run, or other weights of the net."
+        )
+    if config.qat and (config.freeze_backbone or config.mixed_precision != "none"):
+        raise ValueError(
+            "Expected --qat to train all layers in float32. Received: --freeze_backbone="
+            f"{str(config.freeze_backbone).lower()}, --mixed_precision={config.mixed_precision}. Leave them out."
         )
     if config.batch_size % config.accumulation:
         raise ValueError(

@@ -5,9 +5,12 @@ import warnings
 import keras
 
 import keras_resnet
-from keras_resnet import importers
+from keras_resnet import importers, quantization_aware
 from keras_resnet.variants import VARIANTS
+from train import input_pipeline
 from train.normalization import FusedBatchNormalization
+
+RANGE_IMAGES = 64  # training images whose activations are the first ranges of --qat
 
 
 def build(config, source):
@@ -15,7 +18,8 @@ def build(config, source):
 
     The preprocessing is its first layer, so that a saved model is complete.
 
-    Batch normalization is `FusedBatchNormalization`, the precision that of `config.mixed_precision`.
+    Batch normalization is `FusedBatchNormalization`, the precision that of `config.mixed_precision`. With `config.qat`
+    it is folded, and the net computes with the numbers of its int8 file; ranges freeze at half of the run.
 
     Args:
         config: `train.config.Config`.
@@ -57,6 +61,10 @@ def build(config, source):
             return layer.from_config(layer.get_config())
         return FusedBatchNormalization.from_config(layer.get_config() | {"synchronized": config.synchronized_bn})
 
+    if config.qat:
+        images, _, _ = input_pipeline.arrays(source, "train", RANGE_IMAGES)
+        freeze_after = config.epochs * input_pipeline.num_training_batches(source, config) // 2
+        return quantization_aware.convert(stock, images.astype("float32"), freeze_after)
     model = keras.models.clone_model(stock, clone_function=for_training)
     model.set_weights(stock.get_weights())
     for layer in model.layers:

@@ -188,14 +188,24 @@ def _make_backward(state, config):
 def _make_update(strategy, state, config):
     """Function from a replica's gradients and totals to the same update of every replica, and all totals."""
     statistics = [v for v in state.model.non_trainable_variables if v.name in ("moving_mean", "moving_variance")]
-    statistics = statistics if strategy.num_replicas_in_sync > 1 else []
+    ranges = [v for v in state.model.non_trainable_variables if v.name in ("range_low", "range_high")]
+    num_replicas = strategy.num_replicas_in_sync
 
     def reduced(gradients, totals):
-        # Keras 3 lets every replica keep its own moving statistics and saves the first one's; we keep their mean.
-        own = [tf.convert_to_tensor(v) / strategy.num_replicas_in_sync for v in statistics]
-        values = sum_over_replicas([*gradients, totals, *own])
-        for variable, mean in zip(statistics, values[len(gradients) + 1 :], strict=True):
+        if num_replicas == 1:
+            return gradients, totals
+        # Keras 3 lets every replica keep its own moving statistics and saves the first one's; we keep their mean, and
+        # of the ranges of --qat the widest, which is the global batch's.
+        own = [tf.convert_to_tensor(v) / num_replicas for v in statistics]
+        widths = tf.stack([tf.zeros((), totals.dtype), *(tf.abs(tf.convert_to_tensor(v)) for v in ranges)])
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        of_each = tf.one_hot(replica, num_replicas, dtype=widths.dtype)[:, None] * widths
+        gradients_and_totals = [*gradients, totals]
+        *values, of_each = sum_over_replicas([*gradients_and_totals, *own, of_each])
+        for variable, mean in zip(statistics, values[len(gradients_and_totals) :], strict=True):
             variable.assign(mean)
+        for variable, width in zip(ranges, tf.unstack(tf.reduce_max(of_each, axis=0))[1:], strict=True):
+            variable.assign(-width if variable.name == "range_low" else width)
         return values[: len(gradients)], values[len(gradients)]
 
     def update(gradients, totals):
