@@ -74,7 +74,7 @@ def build(config, source):
 
 
 def deployable(model, image_shape, weights):
-    """The same net of stock Keras layers in float32, which loads without this package.
+    """The same net of stock Keras layers in float32, which loads without this package; of --qat with our own layers.
 
     Args:
         model: `keras.Model` of `build`.
@@ -94,6 +94,8 @@ def deployable(model, image_shape, weights):
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=stock)
     copy = keras.Model(copy.inputs[0], copy.outputs[0], name=model.name)
     copy.set_weights(weights)
+    if quantization_aware.is_quantization_aware(copy):
+        quantization_aware.round_biases(copy)
     return copy
 
 

@@ -1,0 +1,175 @@
+"""Nets that train with the numbers of their int8 file: the file gives what they give."""
+
+import json
+
+import golden
+import keras
+import numpy as np
+import pytest
+from conftest import run
+
+import keras_resnet
+from export import calibration, flatbuffer, quantization, walk
+from export.formats import FORMATS
+from keras_resnet import quantization_aware
+from train import data, input_pipeline, predictor, scoring
+
+INT8 = FORMATS["int8"].scheme
+
+
+def int8_scores(model, images, tmp_path):
+    """Scores of the int8 file of a quantization-aware model, and the step of its output scale."""
+    net = walk.from_keras(model, 1)
+    ranges = {name: calibration.Range(*seen) for name, seen in net.ranges.items()}
+    path = tmp_path / "int8.tflite"
+    path.write_bytes(flatbuffer.to_bytes(quantization.quantize(net, INT8, ranges)))
+    (output,) = predictor.open_tflite(str(path)).get_output_details()
+    return predictor.from_tflite(str(path)).predict(images), output["quantization"][0]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("case", ["ResNet8", "ResNet20", "ResNet20-C", "PlainNet20", "ResNet18", "ResNet50"])
+def test_the_int8_file_gives_what_the_net_gives(case, tmp_path):
+    """Of random weights, deep nets make much of every tie that kernels round apart; trained ones: see below."""
+    name, arguments = golden.CASES[case]
+    size = 64 if name in ("ResNet18", "ResNet50") else 32
+    options = {"input_shape": (size, size, 3), "classes": 10, "classifier_activation": None}
+    model = keras_resnet.build(name, weights=None, include_preprocessing=True, **options, **arguments)
+    golden.seed_weights(model)
+    images = np.random.default_rng(0).integers(0, 256, (20, size, size, 3)).astype("uint8")
+    aware = quantization_aware.convert(model, images.astype("float32"), 10)
+    expected = predictor.from_keras(aware).predict(images)
+    scores, step = int8_scores(aware, images, tmp_path)
+    steps = np.abs(scores - expected) / step
+    assert np.mean(steps) < 1.5
+    assert steps.max() < 10
+    exact = predictor.from_keras(model).predict(images)
+    error = np.sqrt(np.mean((expected - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.2  # it rounds, and it is the same net
+
+
+@pytest.fixture
+def digits_net(digits_run):
+    model = predictor.load_keras(str(digits_run / "model.keras"))
+    images, _, _ = input_pipeline.arrays(data.load("digits"), "train", 100)
+    return quantization_aware.convert(model, images.astype("float32"), 3), images.astype("float32")
+
+
+@pytest.mark.unit
+def test_batch_norm_is_gone_and_every_rounding_has_a_range(digits_net):
+    model, _ = digits_net
+    kinds = [type(layer) for layer in model.layers]
+    assert keras.layers.BatchNormalization not in kinds
+    # Of ResNet-8: pixels less the mean, 9 convolutions of which 4 end in their ReLU, 3 additions, the mean, the scores.
+    assert kinds.count(quantization_aware.ActivationRange) == 1 + 9 + 3 + 2
+    assert {weight.name for weight in model.trainable_weights} == {"kernel", "bias"}
+
+
+@pytest.mark.unit
+def test_ranges_follow_the_batches_and_freeze(digits_net):
+    model, _ = digits_net
+    layer = model.get_layer("stem_relu_range")
+    assert float(layer.range_updates) == 1
+    high = float(layer.range_high)
+    probe = quantization_aware.ActivationRange(3)
+    probe(np.array([[-1.0, 4.0]]), training=True)
+    assert [float(value) for value in probe.get_weights()] == [-1.0, 4.0, 1.0]  # the first batch is taken whole
+    probe(np.array([[-2.0, 14.0]]), training=True)
+    assert probe.get_weights()[:2] == pytest.approx([-1.01, 4.1])
+    probe(np.array([[2.0, 3.0]]), training=True)
+    assert probe.get_weights()[:2] == pytest.approx([-1.01 * 0.99, 4.1 * 0.99 + 0.03])
+    before = probe.get_weights()[:2]
+    probe(np.array([[-50.0, 50.0]]), training=True)
+    assert probe.get_weights()[:2] == before  # three batches were seen
+    probe(np.array([[-50.0, 50.0]]), training=False)
+    assert probe.get_weights()[:2] == before
+    assert high > 0
+
+
+@pytest.mark.unit
+def test_gradients_pass_the_rounding_but_not_the_ends_of_the_range():
+    import tensorflow as tf
+
+    x = tf.constant([-3.0, -0.51, 0.2, 0.9, 7.0])
+    kernel = tf.constant([[0.3, -1.0], [0.0312, 0.77]])
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        rounded, weights = (
+            quantization_aware.rounded_activation(x, -1.0, 2.0),
+            quantization_aware.rounded_kernel(kernel),
+        )
+        total = tf.reduce_sum(rounded) + tf.reduce_sum(2 * weights)
+    by_x, by_kernel = tape.gradient(total, [x, kernel])
+    assert by_x.numpy().tolist() == [0, 1, 1, 1, 0]
+    assert by_kernel.numpy().tolist() == [[2, 2], [2, 2]]
+    assert np.allclose(np.round(rounded * 255 / 3) * 3 / 255, rounded, atol=1e-6)
+    assert np.allclose(np.round(weights * 127 / [0.3, 1.0]) * [0.3, 1.0] / 127, weights, atol=1e-6)
+    assert not np.allclose(weights, kernel, atol=1e-4)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "activation", "text"),
+    [
+        ("ResNet50V2", None, "V2 nets are quantized after training"),
+        ("ResNet8", "softmax", "'predictions' with softmax"),
+    ],
+)
+def test_nets_without_a_quantization_aware_form_are_refused(name, activation, text):
+    model = keras_resnet.build(name, weights=None, input_shape=(32, 32, 3), classifier_activation=activation)
+    with pytest.raises(ValueError, match=text):
+        quantization_aware.convert(model, np.zeros((1, 32, 32, 3), "float32"), 1)
+
+
+@pytest.fixture(scope="module")
+def qat_run(digits_run, tmp_path_factory):
+    """Run folder of --qat on from the digits net, two replicas, by the real command."""
+    workdir = tmp_path_factory.mktemp("qat") / "run"
+    flags = [f"--weights={digits_run}/model.keras", "--model=ResNet8", "--strategy=mirrored", "--epochs=2"]
+    run("train/main.py", "--qat", *flags, f"--workdir={workdir}")
+    return workdir
+
+
+@pytest.mark.smoke
+def test_qat_exports_int8_without_calibration_images(qat_run, digits_run, tmp_path):
+    run("export/main.py", f"--model={qat_run}/model.keras", f"--output_dir={tmp_path}/out", "--min_agreement=0.99")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert [*card["artifacts"]] == ["saved_model", "int8", "int8_float_io"]
+    assert card["data"]["calibration_indices"] == []
+    source = data.load("digits")
+    trained = predictor.load(str(digits_run / "model.keras"))
+    before = scoring.score(*scoring.predict(trained, source, "test")).top1
+    assert card["artifacts"]["int8"]["top1"] >= before - 0.01
+    images, _, _ = input_pipeline.arrays(source, "test", 200)
+    model = predictor.load_keras(str(qat_run / "model.keras"))
+    scores, step = int8_scores(model, images, tmp_path)
+    steps = np.abs(scores - predictor.from_keras(model).predict(images)) / step
+    assert steps.max() < 1.01
+    assert np.mean(steps) < 0.1
+
+
+@pytest.mark.smoke
+def test_ranges_were_trained_and_froze(qat_run):
+    model = predictor.load_keras(str(qat_run / "model.keras"))
+    layer = model.get_layer("stage1_block1_out_range")
+    steps = 2 * (1438 * 9 // 10 // 64)
+    assert layer.freeze_after == steps // 2
+    assert float(layer.range_updates) == steps + 1  # and the images that it began with
+    assert len((qat_run / "history.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--qat"], "Expected --weights with --qat"),
+        (["--qat", "--weights=x", "--mixed_precision=bfloat16"], "--mixed_precision=bfloat16. Leave them out"),
+        (["--qat", "--weights=x", "--freeze_backbone"], "--freeze_backbone=true"),
+        (["--qat", "--weights=/absent.keras"], "absent.keras"),
+    ],
+)
+def test_qat_that_cannot_be_is_refused(flags, text, tmp_path):
+    done = run("train/main.py", *flags, "--model=ResNet8", f"--workdir={tmp_path}/run", code=2)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
