@@ -1,9 +1,12 @@
 """A run never loses a step: killed, stopped, damaged, out of space, out of workers, it ends as the undisturbed one."""
 
+import concurrent.futures
+import json
 import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +17,7 @@ import tensorflow as tf
 from conftest import ROOT, run
 from test_train import rows
 
-from train import checkpoints, config, loop, run_folder, strategies
+from train import checkpoints, config, loop, rendezvous, run_folder, strategies, workers
 
 FLAGS = ("--model=ResNet8", "--epochs=6", "--warmup_epochs=1", "--ema=0.9", "--dropout=0.1", "--schedule=cosine")
 STRATEGIES = {
@@ -348,3 +351,36 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     variable.assign(-1)
     progress = loop.Progress(**checkpoints.restore(options, [variable]))
     assert (float(variable), progress.epoch, progress.step, progress.totals[0]) == (5, 9, 10, 0.5)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("index", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(index, number, tmp_path):
+    addresses = [f"127.0.0.1:{port}" for port in workers.free_ports(2)]
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
+    process = start("--strategy=multi_worker", "--model=ResNet8", f"--workdir={tmp_path}/run", env=environment)
+    assert process.stdout.readline() == f"Waiting for worker {1 - index} at {addresses[1 - index]}.\n"
+    process.send_signal(number)
+    process.communicate(timeout=5)
+    assert process.returncode in (-number.value, 128 + number.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.unit
+def test_workers_meet_whoever_comes_first_dies_or_talks_nonsense():
+    addresses = [f"127.0.0.1:{port}" for port in workers.free_ports(3)]
+    port = int(addresses[0].rpartition(":")[2])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        last = pool.submit(rendezvous.meet, addresses, 2)  # before there is anyone to meet
+        first = pool.submit(rendezvous.meet, addresses, 0)
+        time.sleep(0.3)
+        for words in (b"hello", b"1"):  # a stranger, and worker 1, which is killed
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(words)
+        time.sleep(1.2)
+        assert not first.done()
+        assert not last.done()
+        rendezvous.meet(addresses, 1)
+        first.result(timeout=5)
+        last.result(timeout=5)

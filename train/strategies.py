@@ -8,7 +8,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from train import damage, data, input_pipeline, run_folder
+from train import damage, data, input_pipeline, rendezvous, run_folder
 
 
 def make(config):
@@ -46,8 +46,15 @@ def _multi_worker(config):
             "Expected TF_CONFIG, or a SLURM job step, to name the workers of --strategy=multi_worker. Received: "
             "neither. To try it on this machine: --local_workers=2."
         )
-    _check_cluster(resolver)
+    hosts = _check_cluster(resolver)
+    rendezvous.meet(hosts, _place(resolver))
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _place(resolver):
+    """Number of this process among all workers, of which a chief is the first."""
+    has_chief = "chief" in resolver.cluster_spec().as_dict()
+    return resolver.task_id + (1 if has_chief and resolver.task_type == "worker" else 0)
 
 
 def _slurm_options():
@@ -81,7 +88,7 @@ STRATEGIES = {
 
 
 def _check_cluster(resolver):
-    """Raises ValueError unless the cluster is one of workers only, and this process one of them."""
+    """Addresses of the workers; raises ValueError unless there are no others, and this process is one of them."""
     try:
         jobs, task = resolver.cluster_spec().as_dict(), (resolver.task_type, resolver.task_id)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -92,6 +99,10 @@ def _check_cluster(resolver):
             'Expected TF_CONFIG={"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. '
             f"Received: jobs {sorted(jobs)}, task {task}."
         )
+    addresses = [*jobs.get("chief", []), *jobs.get("worker", [])]
+    if not all(re.search(r":\d+$", address) for address in addresses):
+        raise ValueError(f"Expected each worker of TF_CONFIG as host:port. Received: {', '.join(addresses)}.")
+    return addresses
 
 
 def use_xla(config, strategy):

@@ -32,7 +32,7 @@ def run(num_workers, arguments):
     """
     if num_workers < 2:
         raise ValueError(f"Expected --local_workers to be at least 2. Received: --local_workers={num_workers}.")
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in _free_ports(num_workers)]}
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(num_workers)]}
     workers = [_start(cluster, index, arguments) for index in range(num_workers)]
 
     def pass_on(number, frame):
@@ -51,7 +51,8 @@ def run(num_workers, arguments):
                 worker.kill()
 
 
-def _free_ports(count):
+def free_ports(count):
+    """Ports of this machine that nothing listens on: list of int."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
