@@ -28,6 +28,7 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
+flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
 )
@@ -38,10 +39,11 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import card, pipeline, verify
+    from export import bundle, card, pipeline, verify
 
     file, model = open_model(values)
-    examination, calibration_images, facts = open_images(model, values)
+    source, examination, calibration_images, facts = open_images(model, values)
+    subject = bundle.choose(model.name, source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
     parent = os.path.dirname(os.path.abspath(values.output_dir))
@@ -53,7 +55,12 @@ def main(argv):
             print(f"converting and verifying {name}", flush=True)
             results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
         report = card.make(file, staged.model, examination, results, facts, values.batch_size)
-        publish(results, report, card.to_markdown(report), values.output_dir)
+        kept = bundle.fastest_first(results)
+        if subject and kept:
+            print("making and checking the bundle", flush=True)
+            files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER))["files"]
+            report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
+        publish(folder, results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
     return 1 if any(result.failures for result in results.values()) else 0
 
@@ -72,6 +79,11 @@ def check_flags(argv, values):
             f"The output folder is not empty. Expected a new or empty one. Received: {values.output_dir}. "
             "Pass --overwrite to replace the earlier export in it."
         )
+    if values.bundle and (values.batch_size != 1 or not any(FORMATS[name].scheme for name in values.formats)):
+        raise ValueError(
+            "Expected --bundle with --batch_size=1 and at least one format that is a .tflite file. Received: "
+            f"--batch_size={values.batch_size} --formats={','.join(values.formats)}."
+        )
 
 
 def open_model(values):
@@ -89,7 +101,7 @@ def open_images(model, values):
     """Test images with the Keras model's answers, and calibration images that are none of them.
 
     Returns:
-        `pipeline.Examination`, uint8 calibration images or None, dict of facts for the card.
+        `train.data.Source` of the test images, `pipeline.Examination`, uint8 calibration images or None, dict of facts for the card.
     Raises:
         ValueError: if images are missing or not the model's.
     """
@@ -101,6 +113,7 @@ def open_images(model, values):
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
     source = data.load_for_model(values.model, shape, values.eval_data, **options)
     examination = pipeline.examine_keras(model, source, values.eval_images)
+    tested = source
     resized = options["preprocessing"] and dataclasses.asdict(options["preprocessing"])
     facts = {
         "preprocessing": resized,
@@ -110,7 +123,7 @@ def open_images(model, values):
         "calibration_warnings": [],
     }
     if not any(FORMATS[name].is_calibrated for name in values.formats):
-        return examination, None, facts
+        return tested, examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)
     images, labels, indices = input_pipeline.arrays(source, "train", values.calibration_images)
@@ -123,29 +136,33 @@ def open_images(model, values):
     for text in suspicious:
         print(f"Warning: calibration images: {text}.", file=sys.stderr)
     facts |= {"calibration_data": source.name, "calibration_indices": indices.tolist()}
-    return examination, images, facts | {"calibration_warnings": suspicious}
+    return tested, examination, images, facts | {"calibration_warnings": suspicious}
 
 
-def publish(results, report, page, output_dir):
+def publish(folder, results, report, page, output_dir):
     """Moves what kept its promise into the output folder, and writes the card beside it.
 
     Args:
+        folder: the staging folder, on the same disk.
         results: dict from format to `pipeline.Result`.
         report: the card as plain data.
         page: the card in Markdown.
         output_dir: the folder, made if need be.
     """
+    from export.bundle import FOLDER
     from train.run_folder import CONFIG, written_aside
 
     os.makedirs(output_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output_dir) as replaced:
-        for suffix in (row.suffix for row in FORMATS.values()):  # earlier files, of which the new card does not tell
-            name = f"{report['model']['name']}{suffix}"
+        earlier = [f"{report['model']['name']}{row.suffix}" for row in FORMATS.values()]
+        for name in (*earlier, FOLDER):  # of which the new card does not tell
             if os.path.exists(os.path.join(output_dir, name)):
                 os.replace(os.path.join(output_dir, name), os.path.join(replaced, name))
         for result in results.values():
             if not result.failures:
                 os.replace(result.path, os.path.join(output_dir, os.path.basename(result.path)))
+        if os.path.exists(os.path.join(folder, FOLDER)):
+            os.replace(os.path.join(folder, FOLDER), os.path.join(output_dir, FOLDER))
     texts = {"card.json": json.dumps(report, indent=2) + "\n", "card.md": page}
     config = os.path.join(os.path.dirname(report["model"]["file"]), CONFIG)
     if os.path.exists(config):  # so that evaluate.py scores these files on the run's data, split as it was

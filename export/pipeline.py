@@ -20,11 +20,13 @@ class Examination:
         images: uint8 (n, h, w, c), never used for calibration.
         labels: int (n,).
         expected: the Keras model's scores, float32 (n, classes).
+        indices: int64 (n,): their places in the test split's source.
     """
 
     images: np.ndarray
     labels: np.ndarray
     expected: np.ndarray
+    indices: np.ndarray
 
     @property
     def top1(self):
@@ -99,9 +101,10 @@ def examine_keras(model, source, limit):
     """
     judge = predictor.from_keras(model)
     scoring.check_fits(judge, source)
-    images, labels, _ = input_pipeline.arrays(source, "test", limit)
+    images, labels, indices = input_pipeline.arrays(source, "test", limit)
     batches = np.array_split(images, -(-len(images) // scoring.SCORING_BATCH))
-    return Examination(images, labels, np.concatenate([judge.predict(batch) for batch in batches]))
+    expected = np.concatenate([judge.predict(batch) for batch in batches])
+    return Examination(images, labels, expected, indices)
 
 
 def stage(model, folder, calibration_images, batch_size):
