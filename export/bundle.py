@@ -1,6 +1,6 @@
 """The folder for the app developer: files that show probabilities, labels, golden outputs, code that runs them.
 
-    bundle/  NAME_FORMAT.tflite  labels.txt  bundle.json  golden/  classify.py  classify.cc  Classify.kt  README.md
+bundle/  NAME_FORMAT.tflite  labels.txt  bundle.json  golden/  classify.py  classify.cc  Classify.kt  README.md
 """
 
 import dataclasses
@@ -11,18 +11,17 @@ import shutil
 
 import numpy as np
 
-from export import convert, metadata, probabilities
+from export import convert, metadata, probabilities, templates
 from export.formats import FORMATS
 from train import predictor
 
 FOLDER = "bundle"
 MANIFEST = "bundle.json"
-TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
 GOLDEN_IMAGES = 5
 ENLARGED = 8  # times that an image without an original is blown up for the golden photograph
 MOST_SIDE = 2048  # pixels of the golden photograph: above, the preprocessing is what takes the time
-# Tolerances, of probability: twice the difference between LiteRT's own kernels and XNNPACK's, at least this, by what the
-# file computes with. Other processors sum in another order; integers round in another place.
+# Tolerances, of probability: twice the difference between LiteRT's own kernels and XNNPACK's, at least this, by what
+# the file computes with. Other processors sum in another order; integers round in another place.
 FLOORS = {"float32": 1e-3, "int8": 0.05, "int16": 0.05}
 KERNEL_FACTOR = 2.0
 
@@ -150,8 +149,8 @@ def make(subject, paths, folder):
     _write(folder, MANIFEST, json.dumps(manifest, indent=1) + "\n")
     words = _words(manifest)
     for name in ("README.md", "classify.cc", "Classify.kt"):
-        _write(folder, name, filled(_template(name), words))
-    shutil.copyfile(os.path.join(TEMPLATES, "classify.py"), os.path.join(folder, "classify.py"))
+        _write(folder, name, templates.filled(name, words))
+    shutil.copyfile(templates.path("classify.py"), os.path.join(folder, "classify.py"))
     try:
         convert.run_child(os.path.join(folder, "classify.py"), "--check")
     except RuntimeError as error:
@@ -203,25 +202,6 @@ def _write_golden(subject, folder):
 def _write(folder, name, text):
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _template(name):
-    with open(os.path.join(TEMPLATES, name), encoding="utf-8") as file:
-        return file.read()
-
-
-def filled(template, words):
-    """A template with its @NAMES@ replaced.
-
-    Args:
-        template: str.
-        words: dict from name to what stands for it.
-    Returns:
-        str.
-    """
-    for name, word in words.items():
-        template = template.replace(f"@{name}@", str(word))
-    return template
 
 
 def _words(manifest):

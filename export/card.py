@@ -77,7 +77,10 @@ def to_markdown(card):
         "",
     ]
     if "bundle" in card:
-        lines += [f"`bundle/` has {len(card['bundle'])} of these files for the app developer; its README.md tells how.", ""]
+        lines += [
+            f"`bundle/` has {len(card['bundle'])} of these files for the app developer; its README.md tells how.",
+            "",
+        ]
     for name, artifact in card["artifacts"].items():
         if artifact["operators"]:
             operators = ", ".join(f"{count} {operator}" for operator, count in artifact["operators"].items())

@@ -10,6 +10,7 @@ from absl import flags
 
 import train
 from export.formats import BASIC, FORMATS
+from export.targets import TARGETS
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
@@ -28,6 +29,7 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
+flags.DEFINE_enum("target", None, [*TARGETS], "hardware that every file must run on as a whole; sets --formats")
 flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
@@ -37,6 +39,8 @@ flags.DEFINE_bool(
 def main(argv):
     """Exports, verifies, and publishes what kept its promise; returns the exit code."""
     values = flags.FLAGS
+    if values.target and values["formats"].using_default_value:
+        values.formats = list(TARGETS[values.target].formats)
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     from export import bundle, card, pipeline, verify
@@ -101,7 +105,8 @@ def open_images(model, values):
     """Test images with the Keras model's answers, and calibration images that are none of them.
 
     Returns:
-        `train.data.Source` of the test images, `pipeline.Examination`, uint8 calibration images or None, dict of facts for the card.
+        `train.data.Source` of the test images, `pipeline.Examination`, uint8 calibration images or None, dict of
+        facts for the card.
     Raises:
         ValueError: if images are missing or not the model's.
     """
@@ -149,18 +154,20 @@ def publish(folder, results, report, page, output_dir):
         page: the card in Markdown.
         output_dir: the folder, made if need be.
     """
+    from export import microcontroller
     from export.bundle import FOLDER
     from train.run_folder import CONFIG, written_aside
 
     os.makedirs(output_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output_dir) as replaced:
         earlier = [f"{report['model']['name']}{row.suffix}" for row in FORMATS.values()]
+        earlier += [f"{os.path.splitext(name)[0]}{suffix}" for name in earlier for suffix in microcontroller.SUFFIXES]
         for name in (*earlier, FOLDER):  # of which the new card does not tell
             if os.path.exists(os.path.join(output_dir, name)):
                 os.replace(os.path.join(output_dir, name), os.path.join(replaced, name))
         for result in results.values():
-            if not result.failures:
-                os.replace(result.path, os.path.join(output_dir, os.path.basename(result.path)))
+            for path in () if result.failures else (result.path, *result.companions):
+                os.replace(path, os.path.join(output_dir, os.path.basename(path)))
         if os.path.exists(os.path.join(folder, FOLDER)):
             os.replace(os.path.join(folder, FOLDER), os.path.join(output_dir, FOLDER))
     texts = {"card.json": json.dumps(report, indent=2) + "\n", "card.md": page}

@@ -88,7 +88,9 @@ def attach(content, name, labels):
     """
     model = flatbuffer.unpack(content)
     (subgraph,) = model.subgraphs
-    (image,), (scores,) = ([subgraph.tensors[number] for number in side] for side in (subgraph.inputs, subgraph.outputs))
+    (image,), (scores,) = (
+        [subgraph.tensors[number] for number in side] for side in (subgraph.inputs, subgraph.outputs)
+    )
     check_labels(labels, int(scores.shape[-1]))
     if image.shape[-1] not in COLOUR_SPACES:
         raise ValueError(
@@ -177,7 +179,7 @@ _WRITE = {
 
 
 def _with_files(content, texts):
-    """The content and a zip behind it, stored: MediaPipe reads no compressed one, and the same labels give the same bytes.
+    """The content and a zip behind it, stored: MediaPipe reads no compressed one, the same labels give the same bytes.
 
     Offsets count from the beginning of the file, as in Android's own archives.
     """

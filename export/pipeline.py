@@ -6,7 +6,19 @@ import os
 
 import numpy as np
 
-from export import calibration, convert, flatbuffer, quantization, rebuild, rounding, saved_model, verify, walk
+from export import (
+    calibration,
+    convert,
+    flatbuffer,
+    microcontroller,
+    quantization,
+    rebuild,
+    rounding,
+    saved_model,
+    targets,
+    verify,
+    walk,
+)
 from export.formats import FORMATS
 from export.graph import Graph
 from train import input_pipeline, predictor, scoring
@@ -65,11 +77,13 @@ class Result:
         path: the staged file or folder, or None where none came about.
         evidence: `verify.Evidence`, or None.
         failures: list of str: why it is not published; empty where it is.
+        companions: paths of staged files that go with it: C++ sources for microcontrollers.
     """
 
     path: str | None
     evidence: verify.Evidence | None
     failures: list
+    companions: tuple = ()
 
 
 def check_static(model):
@@ -168,7 +182,17 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [str(error)])
     evidence = verify.gather(path, scores, examination, measured, noise)
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
-    return Result(path, evidence, failures)
+    failures += _refused(path, row, gate.target) if gate.target else []
+    companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
+    return Result(path, evidence, failures, tuple(companions))
+
+
+def _refused(path, row, target):
+    """What the target does not accept of a file, in words."""
+    if row.scheme is None:
+        return [f"{targets.TARGETS[target].title} runs .tflite files: leave saved_model out of --formats"]
+    with open(path, "rb") as file:
+        return targets.check(file.read(), target)
 
 
 def _make(name, staged, path, images):

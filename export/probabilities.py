@@ -61,9 +61,7 @@ def _add(model, kind, options):
             hasRank=True,
         )
     )
-    made = schema.OperatorT(
-        opcodeIndex=flatbuffer.add_code(model, kind, source.type), inputs=[before], outputs=[after]
-    )
+    made = schema.OperatorT(opcodeIndex=flatbuffer.add_code(model, kind, source.type), inputs=[before], outputs=[after])
     made.builtinOptionsType = getattr(schema.BuiltinOptions, flatbuffer.OPERATORS[kind][0])
     made.builtinOptions = options
     subgraph.operators.append(made)

@@ -24,12 +24,14 @@ class Gate:
         min_agreement: smallest share of images whose best class is the Keras model's.
         max_size_mb: largest size, in 10^6 bytes.
         max_latency_ms: largest median latency of a call on one thread, in milliseconds.
+        target: one of `targets.TARGETS` that the file must run on as a whole.
     """
 
     max_top1_drop: float = 0.5
     min_agreement: float | None = None
     max_size_mb: float | None = None
     max_latency_ms: float | None = None
+    target: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
