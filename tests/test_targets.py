@@ -85,7 +85,11 @@ REFUSED = {
 @pytest.mark.parametrize("name", TFLITE)
 def test_what_a_target_refuses_of_a_format(files, target, name):
     found = targets.check(files[name], target)
-    kinds = {kind for text in found for kind in re.findall(r"\b(?:[A-Z]+(?:_[A-Z0-9]+)+|ADD|CAST|MEAN|(?:DE)?QUANTIZE)\b", text)}
+    kinds = {
+        kind
+        for text in found
+        for kind in re.findall(r"\b(?:[A-Z]+(?:_[A-Z0-9]+)+|ADD|CAST|MEAN|(?:DE)?QUANTIZE)\b", text)
+    }
     assert kinds == REFUSED[target].get(name, set())
     assert all(text.startswith(targets.TARGETS[target].title) and text.endswith(".") for text in found)
     assert all("Use --formats=" in text for text in found)
