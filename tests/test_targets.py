@@ -38,8 +38,9 @@ def files():
     return {name: file_of(graph, name) for name in TFLITE}
 
 
-# Kinds of operators that a target refuses of ResNet8's files: what TensorFlow Lite Micro's runtime and Vela said of
-# them (below); of the others, what their documents say.
+# Kinds of operators that a target refuses of ResNet8's files, by the documents named in the table. Whether a file is
+# refused at all is held against TensorFlow Lite Micro's runtime and Vela below; the kinds are not: the runtime names
+# the first alone.
 _ALL = {"CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"}
 REFUSED = {
     "cpu": {},
