@@ -76,6 +76,11 @@ def to_markdown(card):
         "run. Agreement: share of images with the Keras model's best class. Difference: of scores, largest.",
         "",
     ]
+    if "bundle" in card:
+        lines += [
+            f"`bundle/` has {len(card['bundle'])} of these files for the app developer; its README.md tells how.",
+            "",
+        ]
     for name, artifact in card["artifacts"].items():
         if artifact["operators"]:
             operators = ", ".join(f"{count} {operator}" for operator, count in artifact["operators"].items())

@@ -1,9 +1,12 @@
 """From a `Graph` to the bytes of a `.tflite` file."""
 
+import struct
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes, of every buffer: what LiteRT's schema asks for (force_align)
 
 # Operator -> its options in the schema, and its version by what it computes with: float32, int8, int16
@@ -31,6 +34,7 @@ HYBRID_VERSIONS = {"CONV_2D": 5, "FULLY_CONNECTED": 12}  # float32 activations, 
 INT4_VERSIONS = {"CONV_2D": 7, "FULLY_CONNECTED": 10}
 GROUPED_VERSION = 6
 NAMED_OPTIONS = {"padding": schema.Padding, "fusedActivationFunction": schema.ActivationFunctionType}
+KINDS = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 TYPES = {
     name: getattr(schema.TensorType, name.upper())
     for name in ("float32", "float16", "uint8", "int8", "int16", "int32", "int64", "int4")
@@ -77,10 +81,100 @@ def to_bytes(graph, observed=()):
         buffers=buffers,
         signatureDefs=[signature],
     )
-    size = sum(buffer.data.nbytes for buffer in buffers[1:])
-    builder = flatbuffers.Builder(size + 1024 * (len(tensors) + len(graph.operators) + 8))  # or it doubles as it grows
-    builder.Finish(model.Pack(builder), b"TFL3")
+    return pack(model)
+
+
+def unpack(content):
+    """The tables of a file, to be changed and packed again.
+
+    Args:
+        content: bytes of a `.tflite` file.
+    Returns:
+        `schema.ModelT`.
+    Raises:
+        ValueError: if it is no such file.
+    """
+    if content[4:8] != IDENTIFIER:
+        raise ValueError(
+            f"The content is not a .tflite file. Expected {IDENTIFIER!r} at byte 4. Received: {content[4:8]!r}."
+        )
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content)
+    except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"The .tflite file is damaged. Expected whole tables. Received: {len(content)} bytes ({error}). "
+            "Export or copy it again."
+        ) from error
+    model.buffers = [_inside(buffer, content) for buffer in model.buffers]
+    return model
+
+
+def _inside(buffer, content):
+    """The buffer with its bytes in it, also where they stand behind the tables (litert-quantizer's files)."""
+    data = buffer.data
+    if buffer.offset > 1:  # 0 and 1: not given, by the schema
+        data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
+    return schema.BufferT() if data is None else _Buffer(np.asarray(data))
+
+
+def pack(model):
+    """The file of a model's tables, as `unpack` gives them.
+
+    Args:
+        model: `schema.ModelT`.
+    Returns:
+        bytes.
+    """
+    size = sum(buffer.data.nbytes for buffer in model.buffers if buffer.data is not None)
+    entries = sum(len(one.tensors) + len(one.operators) + 8 for one in model.subgraphs)
+    builder = flatbuffers.Builder(size + 1024 * entries)  # or it doubles as it grows
+    builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def add_metadata(model, name, content):
+    """Adds an entry of metadata, in place of one of the same name.
+
+    Args:
+        model: `schema.ModelT`.
+        name: bytes.
+        content: bytes.
+    """
+    model.metadata = [entry for entry in model.metadata or [] if entry.name != name]
+    model.metadata.append(schema.MetadataT(name=name, buffer=len(model.buffers)))
+    model.buffers.append(_Buffer(np.frombuffer(content, "uint8")))
+
+
+def kind(model, operator):
+    """Name of an operator in LiteRT's schema, or a custom operator's own.
+
+    Args:
+        model: `schema.ModelT`.
+        operator: `schema.OperatorT` of it.
+    """
+    code = model.operatorCodes[operator.opcodeIndex]
+    return code.customCode.decode() if code.customCode else KINDS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def add_code(model, kind, dtype):
+    """Number of an operator's entry in the model, made or made newer where need be.
+
+    Args:
+        model: `schema.ModelT`.
+        kind: one of OPERATORS.
+        dtype: `schema.TensorType` that it computes with.
+    Returns:
+        int.
+    """
+    name = next(name for name, number in TYPES.items() if number == dtype)
+    version = OPERATORS[kind][1][COLUMNS[name]]
+    builtin = getattr(schema.BuiltinOperator, kind)
+    for number, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            code.version = max(code.version, version)
+            return number
+    model.operatorCodes.append(_code(kind, version))
+    return len(model.operatorCodes) - 1
 
 
 class _Buffer(schema.BufferT):

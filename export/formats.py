@@ -13,6 +13,7 @@ class Scheme:
         pixels: "uint8", or "float32" pixels 0 to 255.
         scores: "float32" or "int8".
         rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.optimal`).
+        dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
     """
 
     weights: str
@@ -20,6 +21,7 @@ class Scheme:
     pixels: str = "uint8"
     scores: str = "float32"
     rounding: str = "nearest"
+    dense_scales: str = "channel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ _DYNAMIC =       Scheme("int8")
 _INT4 =          Scheme("int4",    rounding="optimal")
 _INT8 =          Scheme("int8",    "int8",      "uint8",   "int8")
 _INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32")
+_INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8", dense_scales="one")
+_FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")
 _INT16X8 =       Scheme("int8",    "int16",     "uint8",   "float32")
 
 # The promises are ours: about twice the worst that was seen on digits, CIFAR-10 and the ImageNet nets, where 1,000 classes
@@ -65,9 +69,11 @@ FORMATS = {
     "saved_model":    Format("_saved_model",           None,           None,  0.999,  1e-4,   "servers: TensorFlow Serving, tf.data pipelines"),
     "float32":        Format("_float32.tflite",        _FLOAT32,       1.0,   0.999,  1e-4,   "any CPU; the reference on the device"),
     "float16":        Format("_float16.tflite",        _FLOAT16,       0.6,   0.99,   0.02,   "phone GPUs; half the download"),
+    "float16_float_io": Format("_float16_float_io.tflite", _FLOAT16_FLOAT_IO, 0.6, 0.99, 0.02,   "phone GPUs as a whole: no cast from uint8, in apps that give floats"),
     "dynamic":        Format("_dynamic.tflite",        _DYNAMIC,       0.36,  0.90,   0.25,   "any CPU, where no calibration images are at hand"),
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),
+    "int8_edgetpu":   Format("_int8_edgetpu.tflite",   _INT8_EDGETPU,  0.36,  0.90,   0.25,   "Edge TPU, runtimes of before 2024: one scale in the last layer"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
 }

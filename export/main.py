@@ -10,6 +10,7 @@ from absl import flags
 
 import train
 from export.formats import BASIC, FORMATS, QAT
+from export.targets import TARGETS
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
@@ -32,6 +33,8 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
+flags.DEFINE_enum("target", None, [*TARGETS], "hardware that every file must run on as a whole; sets --formats")
+flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
 )
@@ -42,12 +45,14 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import card, pipeline, verify
+    from export import bundle, card, pipeline, verify
     from keras_resnet.quantization_aware import is_quantization_aware
 
     file, model = open_model(values)
-    formats = values.formats or (QAT if is_quantization_aware(model) else BASIC)
-    examination, calibration_images, facts = open_images(model, formats, values)
+    usual = QAT if is_quantization_aware(model) else BASIC
+    formats = values.formats or (TARGETS[values.target].formats if values.target else usual)
+    source, examination, calibration_images, facts = open_images(model, formats, values)
+    subject = bundle.choose(model.name, source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
     parent = os.path.dirname(os.path.abspath(values.output_dir))
@@ -59,7 +64,12 @@ def main(argv):
             print(f"converting and verifying {name}", flush=True)
             results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
         report = card.make(file, staged.model, examination, results, facts, values.batch_size)
-        publish(results, report, card.to_markdown(report), values.output_dir)
+        kept = bundle.fastest_first(results)
+        if subject and kept:
+            print("making and checking the bundle", flush=True)
+            files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER))["files"]
+            report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
+        publish(folder, results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
     return 1 if any(result.failures for result in results.values()) else 0
 
@@ -78,6 +88,12 @@ def check_flags(argv, values):
             f"The output folder is not empty. Expected a new or empty one. Received: {values.output_dir}. "
             "Pass --overwrite to replace the earlier export in it."
         )
+    formats = values.formats or BASIC
+    if values.bundle and (values.batch_size != 1 or not any(FORMATS[name].scheme for name in formats)):
+        raise ValueError(
+            "Expected --bundle with --batch_size=1 and at least one format that is a .tflite file. Received: "
+            f"--batch_size={values.batch_size} --formats={','.join(formats)}."
+        )
 
 
 def open_model(values):
@@ -95,7 +111,8 @@ def open_images(model, formats, values):
     """Test images with the Keras model's answers, and calibration images that are none of them.
 
     Returns:
-        `pipeline.Examination`, uint8 calibration images or None, dict of facts for the card.
+        `train.data.Source` of the test images, `pipeline.Examination`, uint8 calibration images or None, dict of
+        facts for the card.
     Raises:
         ValueError: if images are missing or not the model's.
     """
@@ -108,6 +125,7 @@ def open_images(model, formats, values):
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
     source = data.load_for_model(values.model, shape, values.eval_data, **options)
     examination = pipeline.examine_keras(model, source, values.eval_images)
+    tested = source
     resized = options["preprocessing"] and dataclasses.asdict(options["preprocessing"])
     facts = {
         "preprocessing": resized,
@@ -117,7 +135,7 @@ def open_images(model, formats, values):
         "calibration_warnings": [],
     }
     if not any(FORMATS[name].needs_images(is_quantization_aware(model)) for name in formats):
-        return examination, None, facts
+        return tested, examination, None, facts
     source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     scoring.check_images_fit(shape, source)
     images, labels, indices = input_pipeline.arrays(source, "train", values.calibration_images)
@@ -130,29 +148,35 @@ def open_images(model, formats, values):
     for text in suspicious:
         print(f"Warning: calibration images: {text}.", file=sys.stderr)
     facts |= {"calibration_data": source.name, "calibration_indices": indices.tolist()}
-    return examination, images, facts | {"calibration_warnings": suspicious}
+    return tested, examination, images, facts | {"calibration_warnings": suspicious}
 
 
-def publish(results, report, page, output_dir):
+def publish(folder, results, report, page, output_dir):
     """Moves what kept its promise into the output folder, and writes the card beside it.
 
     Args:
+        folder: the staging folder, on the same disk.
         results: dict from format to `pipeline.Result`.
         report: the card as plain data.
         page: the card in Markdown.
         output_dir: the folder, made if need be.
     """
+    from export import microcontroller
+    from export.bundle import FOLDER
     from train.run_folder import CONFIG, written_aside
 
     os.makedirs(output_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output_dir) as replaced:
-        for suffix in (row.suffix for row in FORMATS.values()):  # earlier files, of which the new card does not tell
-            name = f"{report['model']['name']}{suffix}"
+        earlier = [f"{report['model']['name']}{row.suffix}" for row in FORMATS.values()]
+        earlier += [f"{os.path.splitext(name)[0]}{suffix}" for name in earlier for suffix in microcontroller.SUFFIXES]
+        for name in (*earlier, FOLDER):  # of which the new card does not tell
             if os.path.exists(os.path.join(output_dir, name)):
                 os.replace(os.path.join(output_dir, name), os.path.join(replaced, name))
         for result in results.values():
-            if not result.failures:
-                os.replace(result.path, os.path.join(output_dir, os.path.basename(result.path)))
+            for path in () if result.failures else (result.path, *result.companions):
+                os.replace(path, os.path.join(output_dir, os.path.basename(path)))
+        if os.path.exists(os.path.join(folder, FOLDER)):
+            os.replace(os.path.join(folder, FOLDER), os.path.join(output_dir, FOLDER))
     texts = {"card.json": json.dumps(report, indent=2) + "\n", "card.md": page}
     config = os.path.join(os.path.dirname(report["model"]["file"]), CONFIG)
     if os.path.exists(config):  # so that evaluate.py scores these files on the run's data, split as it was

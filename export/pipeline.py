@@ -6,7 +6,19 @@ import os
 
 import numpy as np
 
-from export import calibration, convert, flatbuffer, quantization, rebuild, rounding, saved_model, verify, walk
+from export import (
+    calibration,
+    convert,
+    flatbuffer,
+    microcontroller,
+    quantization,
+    rebuild,
+    rounding,
+    saved_model,
+    targets,
+    verify,
+    walk,
+)
 from export.formats import FORMATS
 from export.graph import Graph
 from train import input_pipeline, predictor, scoring
@@ -20,11 +32,13 @@ class Examination:
         images: uint8 (n, h, w, c), never used for calibration.
         labels: int (n,).
         expected: the Keras model's scores, float32 (n, classes).
+        indices: int64 (n,): their places in the test split's source.
     """
 
     images: np.ndarray
     labels: np.ndarray
     expected: np.ndarray
+    indices: np.ndarray
 
     @property
     def top1(self):
@@ -64,11 +78,13 @@ class Result:
         path: the staged file or folder, or None where none came about.
         evidence: `verify.Evidence`, or None.
         failures: list of str: why it is not published; empty where it is.
+        companions: paths of staged files that go with it: C++ sources for microcontrollers.
     """
 
     path: str | None
     evidence: verify.Evidence | None
     failures: list
+    companions: tuple = ()
 
 
 def check_static(model):
@@ -100,9 +116,10 @@ def examine_keras(model, source, limit):
     """
     judge = predictor.from_keras(model)
     scoring.check_fits(judge, source)
-    images, labels, _ = input_pipeline.arrays(source, "test", limit)
+    images, labels, indices = input_pipeline.arrays(source, "test", limit)
     batches = np.array_split(images, -(-len(images) // scoring.SCORING_BATCH))
-    return Examination(images, labels, np.concatenate([judge.predict(batch) for batch in batches]))
+    expected = np.concatenate([judge.predict(batch) for batch in batches])
+    return Examination(images, labels, expected, indices)
 
 
 def stage(model, folder, calibration_images, batch_size):
@@ -168,7 +185,17 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [str(error)])
     evidence = verify.gather(path, scores, examination, measured, noise)
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
-    return Result(path, evidence, failures)
+    failures += _refused(path, row, gate.target) if gate.target else []
+    companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
+    return Result(path, evidence, failures, tuple(companions))
+
+
+def _refused(path, row, target):
+    """What the target does not accept of a file, in words."""
+    if row.scheme is None:
+        return [f"{targets.TARGETS[target].title} runs .tflite files: leave saved_model out of --formats"]
+    with open(path, "rb") as file:
+        return targets.check(file.read(), target)
 
 
 def _make(name, staged, path, images):

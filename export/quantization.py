@@ -54,18 +54,21 @@ def bias_correction(weights, stored, scale, means):
     return (error * means.reshape(groups, -1).repeat(len(weights) // groups, axis=0)).sum(axis=1)
 
 
-def symmetric(weights, dtype):
+def symmetric(weights, dtype, has_one_scale=False):
     """Weights as integers, with a scale for each index of the first axis.
 
     Args:
         weights: float array (channels, ...).
         dtype: "int4" or "int8".
+        has_one_scale: whether all these scales are the same.
     Returns:
         int8 array of the same shape, float32 array of scales (channels,).
     """
     limit = LIMITS[dtype]
     rows = weights.reshape(len(weights), -1).astype("float64")
     scale = np.abs(rows).max(axis=1) / limit
+    if has_one_scale:
+        scale = np.full_like(scale, scale.max())
     scale = np.where(scale > 0, scale, 1.0).astype("float32")
     stored = np.clip(np.round(rows / scale[:, None]), -limit, limit)
     return stored.astype("int8").reshape(weights.shape), scale
@@ -84,6 +87,9 @@ def _weights_only(graph, scheme, moments):
     new = graph.copy()
     operators = []
     for operator in new.operators:
+        if operator.kind == "CAST" and scheme.pixels == "float32":
+            new.image = operator.output
+            continue
         for number, weights in enumerate(operator.inputs[1:], start=1):
             if scheme.weights == "float16" and weights.dtype == "float32" and weights.data is not None:
                 stored = constant(f"{weights.name}/float16", weights.data, "float16")
@@ -166,7 +172,8 @@ class _Quantized:
         output = self._output(operator, inputs[0])
         if operator.kind in WEIGHTED:
             seen = self.ranges.get(operator.activation.name)  # none of a quantization-aware net's padding
-            biased = self._weights_and_bias(inputs[0], *operator.inputs[1:], seen and seen.means)
+            has_one_scale = operator.kind == "FULLY_CONNECTED" and self.scheme.dense_scales == "one"
+            biased = self._weights_and_bias(inputs[0], *operator.inputs[1:], seen and seen.means, has_one_scale)
             inputs = [inputs[0], *biased]
         elif operator.kind in ("ADD", "MUL"):
             inputs = [self._constant(one) if one.data is not None else one for one in inputs]
@@ -191,12 +198,12 @@ class _Quantized:
         made.data = np.clip(stored, limits.min, limits.max).astype(made.dtype)
         return made
 
-    def _weights_and_bias(self, x, weights, bias, means):
-        stored, scale = symmetric(weights.data, self.scheme.weights)
+    def _weights_and_bias(self, x, weights, bias, means, has_one_scale):
+        stored, scale = symmetric(weights.data, self.scheme.weights, has_one_scale)
         # A channel of tiny weights has a scale so small that its bias would not fit.
         least = np.abs(bias.data) / (np.float64(x.scale) * LARGEST_BIAS)
         if np.any(scale < least):
-            scale = np.maximum(scale, least).astype("float32")
+            scale = np.maximum(scale, least.max() if has_one_scale else least).astype("float32")
             rows = weights.data / scale.reshape(-1, *[1] * (weights.data.ndim - 1))
             stored = np.round(rows).astype("int8")
         biases = bias.data
@@ -204,6 +211,8 @@ class _Quantized:
             biases = biases + bias_correction(weights.data, stored, scale, means)
         wide = "int64" if x.dtype == "int16" else "int32"
         product = np.float64(x.scale) * scale.astype("float64")
+        if has_one_scale:
+            scale, product = scale[:1], product[:1]
         return (
             Tensor(weights.name, weights.shape, self.scheme.weights, stored, scale),
             Tensor(bias.name, bias.shape, wide, np.round(biases / product).astype(wide), product.astype("float32")),

@@ -1,12 +1,13 @@
 """Holds an exported file against the Keras model it came from, on real images."""
 
+import collections
 import dataclasses
 import json
 import os
 
 import numpy as np
 
-from export import calibration, convert, measure
+from export import calibration, convert, flatbuffer, measure
 from train import predictor
 
 NOISE_IMAGES = 4  # that a layer's noise is measured on
@@ -23,12 +24,14 @@ class Gate:
         min_agreement: smallest share of images whose best class is the Keras model's.
         max_size_mb: largest size, in 10^6 bytes.
         max_latency_ms: largest median latency of a call on one thread, in milliseconds.
+        target: one of `targets.TARGETS` that the file must run on as a whole.
     """
 
     max_top1_drop: float = 0.5
     min_agreement: float | None = None
     max_size_mb: float | None = None
     max_latency_ms: float | None = None
+    target: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,19 +178,11 @@ def measure_file(path):
 
 def count_operators(path):
     """Operators of a `.tflite` file: dict from name to number, and the names of custom ones."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     with open(path, "rb") as file:
-        model = schema.ModelT.InitFromPackedBuf(file.read())
-    codes = [
-        code.customCode.decode() if code.customCode else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        for code in model.operatorCodes
-    ]
-    counts = {}
-    for subgraph in model.subgraphs:
-        for operator in subgraph.operators:
-            counts[codes[operator.opcodeIndex]] = counts.get(codes[operator.opcodeIndex], 0) + 1
+        model = flatbuffer.unpack(file.read())
+    counts = collections.Counter(
+        flatbuffer.kind(model, operator) for subgraph in model.subgraphs for operator in subgraph.operators
+    )
     custom = [code.customCode.decode() for code in model.operatorCodes if code.customCode]
     return dict(sorted(counts.items())), tuple(custom)
 

@@ -153,9 +153,9 @@ def from_keras(model):
     )
 
 
-def from_tflite(path, num_threads=NUM_THREADS):
+def from_tflite(path, num_threads=NUM_THREADS, uses_xnnpack=True):
     """`Predictor` of a LiteRT file: quantizes the input and dequantizes the output where the file asks for it."""
-    interpreter = open_tflite(path, num_threads)
+    interpreter = open_tflite(path, num_threads, uses_xnnpack)
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     batch_size = inputs["shape"][0]
 
@@ -173,13 +173,13 @@ def from_tflite(path, num_threads=NUM_THREADS):
     return Predictor(predict, tuple(int(side) for side in inputs["shape"][1:]), int(outputs["shape"][-1]))
 
 
-def open_tflite(path, num_threads=NUM_THREADS):
+def open_tflite(path, num_threads=NUM_THREADS, uses_xnnpack=True):
     """LiteRT interpreter of an image classifier, tensors allocated.
 
     Raises:
         ValueError: if the file is damaged or has not one image input and one output.
     """
-    interpreter = open_interpreter(path, num_threads)
+    interpreter = open_interpreter(path, num_threads, uses_xnnpack)
     shapes = [tuple(d["shape"]) for d in (*interpreter.get_input_details(), *interpreter.get_output_details())]
     if [*map(len, shapes)] != [4, 2]:
         raise ValueError(
@@ -188,21 +188,23 @@ def open_tflite(path, num_threads=NUM_THREADS):
     return interpreter
 
 
-def open_interpreter(file, num_threads=NUM_THREADS):
+def open_interpreter(file, num_threads=NUM_THREADS, uses_xnnpack=True):
     """LiteRT interpreter of any file, tensors allocated.
 
     Args:
         file: path, or the bytes of the file.
         num_threads: threads to run on.
+        uses_xnnpack: whether its fast kernels run what they can, or LiteRT's own run all.
     Raises:
         ValueError: if the file is damaged.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    kernels = OpResolverType.BUILTIN if uses_xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     given = {"model_content": file} if isinstance(file, bytes) else {"model_path": file}
     try:
         with train.quiet_stderr():  # LiteRT announces its CPU delegate
-            interpreter = Interpreter(**given, num_threads=num_threads)
+            interpreter = Interpreter(**given, num_threads=num_threads, experimental_op_resolver_type=kernels)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         title = f"{len(file)} bytes" if isinstance(file, bytes) else repr(file)
