@@ -28,6 +28,12 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
+flags.DEFINE_integer("finetune_epochs", 2, "passes over the training images for formats that are fine-tuned", 1)
+flags.DEFINE_string(
+    "finetune_data", None, "data whose training images fine-tune; default: the run's own or calibration_data"
+)
+flags.DEFINE_float("sparsity", 0.7, "share of a kernel's weights that pruned files have at zero (arXiv 1710.01878)")
+flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
 )
@@ -38,9 +44,10 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import card, pipeline, verify
+    from export import card, finetune, pipeline, verify
 
     file, model = open_model(values)
+    tuning = open_training(model, values) if preparations(values) else None
     examination, calibration_images, facts = open_images(model, values)
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
@@ -48,10 +55,14 @@ def main(argv):
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
         staged = pipeline.stage(model, folder, calibration_images, values.batch_size)
-        results = {}
+        nets, results = {None: staged}, {}
+        for kind in preparations(values):
+            print(f"fine-tuning: {kind}, epochs: {values.finetune_epochs}", flush=True)
+            nets[kind] = finetune.prepared(kind, staged, tuning, examination.images)
         for name in values.formats:
             print(f"converting and verifying {name}", flush=True)
-            results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
+            net = nets[FORMATS[name].preparation]
+            results[name] = pipeline.produce(name, net, examination, verify.Gate(**limits))
         report = card.make(file, staged.model, examination, results, facts, values.batch_size)
         publish(results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
@@ -65,6 +76,8 @@ def check_flags(argv, values):
     unknown = [name for name in values.formats if name not in FORMATS]
     if unknown or not values.formats:
         raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
+    if not 0 < values.sparsity < 1:
+        raise ValueError(f"Expected sparsity to be a share between 0 and 1. Received: --sparsity={values.sparsity}.")
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
     if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:
@@ -83,6 +96,35 @@ def open_model(values):
         return values.model, predictor.load_keras(values.model)
     file, _ = weights.resolve(values.model, values.weights)
     return file, network.published(values.model, values.weights)
+
+
+def preparations(values):
+    """The ways in which the net is fine-tuned for the formats asked for, each once."""
+    return [*dict.fromkeys(FORMATS[name].preparation for name in values.formats if FORMATS[name].preparation)]
+
+
+def open_training(model, values):
+    """`finetune.Settings`, whose training images are there and the model's.
+
+    Raises:
+        ValueError: if they are missing or not the model's.
+    """
+    from export import finetune, pipeline
+    from train import data, predictor, scoring
+
+    preprocessing = getattr(model, "preprocessing", None)
+    options = {
+        "model_path": values.model,
+        "image_shape": pipeline.check_static(model),
+        "spec": values.finetune_data or values.calibration_data,
+        "data_dir": values.data_dir,
+        "class_index": values.class_index,
+    }
+    source = data.load_for_model(**options, preprocessing=preprocessing)
+    data.find_split(source, "train")
+    scoring.check_fits(predictor.from_keras(model), source)
+    options["preprocessing"] = preprocessing and dataclasses.asdict(preprocessing)
+    return finetune.Settings(values.finetune_epochs, values.sparsity, values.clusters, options)
 
 
 def open_images(model, values):

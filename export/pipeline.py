@@ -44,6 +44,8 @@ class Staged:
         float32_bytes: size of the float32 file.
         calibration_images: uint8 (n, h, w, c), or None.
         ranges: dict from activation to `calibration.Range`, or None without calibration images.
+        preparation: dict of how the net was fine-tuned; empty where it was not.
+        failure: why the net could not be fine-tuned, or "".
     """
 
     model: object
@@ -53,6 +55,8 @@ class Staged:
     float32_bytes: int
     calibration_images: np.ndarray | None
     ranges: dict | None
+    preparation: dict = dataclasses.field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +67,13 @@ class Result:
         path: the staged file or folder, or None where none came about.
         evidence: `verify.Evidence`, or None.
         failures: list of str: why it is not published; empty where it is.
+        preparation: dict of how the net was fine-tuned; empty where it was not.
     """
 
     path: str | None
     evidence: verify.Evidence | None
     failures: list
+    preparation: dict = dataclasses.field(default_factory=dict)
 
 
 def check_static(model):
@@ -146,13 +152,15 @@ def produce(name, staged, examination, gate):
 
     Args:
         name: one of `FORMATS`.
-        staged: `Staged`.
+        staged: `Staged`, of the net that the format's row is prepared as.
         examination: `Examination`.
         gate: `verify.Gate`.
     Returns:
         `Result`.
     """
     row = FORMATS[name]
+    if staged.failure:
+        return Result(None, None, [staged.failure])
     path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
         noise = _make(name, staged, path, examination.images)
@@ -165,7 +173,7 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [str(error)])
     evidence = verify.gather(path, scores, examination, measured, noise)
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
-    return Result(path, evidence, failures)
+    return Result(path, evidence, failures, staged.preparation)
 
 
 def _make(name, staged, path, images):
