@@ -26,22 +26,25 @@ class Preparation:
     Attributes:
         learning_rate: highest.
         teacher_share: share of the target that is the unprepared net's answer (arXiv 1503.02531); the rest is the label.
+        frozen_norm: whether batch normalization keeps its statistics and weights, which folding then puts into the
+            kernels as they were in training; the zeros of pruning shift the statistics too far for that.
         settings: the fields of `Settings` that it depends on.
     """
 
     learning_rate: float
     teacher_share: float
+    frozen_norm: bool
     settings: tuple
 
 
 # Rates and targets: the best of those tried on ResNet-20, CIFAR-10 (BUILD_NOTES.md, "Fine-tuned formats").
 # fmt: off
 PREPARATIONS = {
-    #                             rate   teacher  settings
-    "pruned":        Preparation(0.02,  1.0,     ("sparsity",)),
-    "pruned_2_of_4": Preparation(0.02,  1.0,     ()),
-    "clustered":     Preparation(0.005, 1.0,     ("clusters",)),
-    "qat":           Preparation(0.002, 1.0,     ()),
+    #                             rate   teacher frozen  settings
+    "pruned":        Preparation(0.02,  1.0,     False,  ("sparsity",)),
+    "pruned_2_of_4": Preparation(0.02,  1.0,     False,  ()),
+    "clustered":     Preparation(0.002, 1.0,     True,   ("clusters",)),
+    "qat":           Preparation(0.001, 1.0,     True,   ()),
 }
 # fmt: on
 
@@ -106,6 +109,7 @@ def _run_child(kind, staged, settings, images):
         "epochs": settings.epochs,
         "learning_rate": row.learning_rate,
         "teacher_share": row.teacher_share,
+        "frozen_norm": row.frozen_norm,
     } | {name: getattr(settings, name) for name in row.settings}
     ranges = _rounded_ranges(staged) if kind == "qat" else {}
     request = facts | path | {"data": settings.data, "ranges": ranges, "seed": 0}

@@ -255,6 +255,15 @@ def _settle_kernel_ranges(student):
     return student
 
 
+def _set_norms(student, is_frozen, num_steps):
+    """Batch normalization as deployed, with its stored statistics; or with ones of the last tenth of the steps."""
+    for layer in student.layers:
+        norm = getattr(layer, "layer", layer)
+        if isinstance(norm, tf_keras.layers.BatchNormalization):
+            norm.trainable = not is_frozen
+            norm.momentum = max(norm.momentum, 1 - 10 / num_steps)
+
+
 PREPARATIONS = {"pruned": pruned, "pruned_2_of_4": pruned_2_of_4, "clustered": clustered, "qat": aware}
 
 
@@ -301,6 +310,7 @@ def fine_tune(model, batches_of, num_steps, request):
         raise ValueError(f"The twin does not compute what the model does: it differs by {facts['mirror_difference']}.")
     steps = num_steps * request["epochs"]
     student, callbacks, end = PREPARATIONS[request["preparation"]](model, request, steps)
+    _set_norms(student, request["frozen_norm"], steps)
     rate = tf_keras.optimizers.schedules.CosineDecay(request["learning_rate"], steps)
     optimizer = tf_keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
     student.compile(optimizer, tf_keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -339,7 +349,7 @@ def main(path):
 
     Args:
         path: JSON file with "model" (.keras), "preparation", "epochs", "learning_rate",
-            "teacher_share", "seed", "data" (arguments of `train.data.load_for_model`), "images" (.npy whose scores
+            "teacher_share", "frozen_norm", "seed", "data" (arguments of `train.data.load_for_model`), "images" (.npy whose scores
             are wanted), "weights" and "scores" (.npz and .npy to write), and what the preparation needs: "sparsity",
             "clusters", "ranges".
     """
