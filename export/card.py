@@ -73,7 +73,8 @@ def to_markdown(card):
         f"Latency: one call of {card['batch_size']} image{'s' * (card['batch_size'] > 1)} (saved_model: one image, all "
         f"cores), median and 90th percentile of up to {measure.TIMED_RUNS} calls on {card['machine']}. Memory: what "
         "opening and running the file adds to a process. XNNPACK: share of the operators that LiteRT's fast kernels "
-        "run. gzip: bytes of the file compressed. Agreement: share of images with the Keras model's best class. Difference: of scores, largest.",
+        "run. gzip: bytes of the file compressed. Agreement: share of images with the Keras model's best class. "
+        "Difference: of scores, largest.",
         "",
     ]
     for name, artifact in card["artifacts"].items():
@@ -144,9 +145,9 @@ def _row(name, artifact):
 
 def _told(preparation):
     """How a net was fine-tuned, in a line."""
-    plain = {name: value for name, value in preparation.items() if name != "history"}
+    rounded = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in preparation.items()}
     return "fine-tuned, " + ", ".join(
-        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in plain.items()
+        f"{name.replace('_', ' ')} {value}" for name, value in rounded.items() if name != "history"
     )
 
 

@@ -25,7 +25,7 @@ class Preparation:
 
     Attributes:
         learning_rate: highest.
-        teacher_share: share of the target that is the unprepared net's answer (arXiv 1503.02531); the rest is the label.
+        teacher_share: share of the target that is the unprepared net's answer (arXiv 1503.02531); the rest is labels.
         frozen_norm: whether batch normalization keeps its statistics and weights, which folding then puts into the
             kernels as they were in training; the zeros of pruning shift the statistics too far for that.
         settings: the fields of `Settings` that it depends on.

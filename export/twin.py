@@ -348,9 +348,9 @@ def main(path):
     """Works off a request; prints facts as JSON.
 
     Args:
-        path: JSON file with "model" (.keras), "preparation", "epochs", "learning_rate",
-            "teacher_share", "frozen_norm", "seed", "data" (arguments of `train.data.load_for_model`), "images" (.npy whose scores
-            are wanted), "weights" and "scores" (.npz and .npy to write), and what the preparation needs: "sparsity",
+        path: JSON file with "model" (.keras), "preparation", "epochs", "learning_rate", "teacher_share",
+            "frozen_norm", "seed", "data" (arguments of `train.data.load_for_model`), "images" (.npy whose scores are
+            wanted), "weights" and "scores" (.npz and .npy to write), and what the preparation needs: "sparsity",
             "clusters", "ranges".
     """
     with open(path, encoding="utf-8") as file:
