@@ -41,7 +41,7 @@ class Preparation:
 # fmt: off
 PREPARATIONS = {
     #                             rate   teacher frozen  settings
-    "pruned":        Preparation(0.02,  1.0,     False,  ("sparsity",)),
+    "pruned":        Preparation(0.05,  1.0,     False,  ("sparsity",)),
     "pruned_2_of_4": Preparation(0.02,  1.0,     False,  ()),
     "clustered":     Preparation(0.002, 1.0,     True,   ("clusters",)),
     "qat":           Preparation(0.001, 1.0,     True,   ()),

@@ -28,7 +28,7 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
-flags.DEFINE_integer("finetune_epochs", 2, "passes over the training images for formats that are fine-tuned", 1)
+flags.DEFINE_integer("finetune_epochs", 3, "passes over the training images for formats that are fine-tuned", 1)
 flags.DEFINE_string(
     "finetune_data", None, "data whose training images fine-tune; default: the run's own or calibration_data"
 )
