@@ -37,6 +37,8 @@ setuptools.setup(
             "scipy",
             "tensorflow>=2.21",
             "tensorflow-datasets",
+            "tensorflow-model-optimization",
+            "tf_keras",  # that one needs it
             "tqdm",
         ],
         "test": ["jax", "pytest", "ruff"],

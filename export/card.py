@@ -73,7 +73,8 @@ def to_markdown(card):
         f"Latency: one call of {card['batch_size']} image{'s' * (card['batch_size'] > 1)} (saved_model: one image, all "
         f"cores), median and 90th percentile of up to {measure.TIMED_RUNS} calls on {card['machine']}. Memory: what "
         "opening and running the file adds to a process. XNNPACK: share of the operators that LiteRT's fast kernels "
-        "run. Agreement: share of images with the Keras model's best class. Difference: of scores, largest.",
+        "run. gzip: bytes of the file compressed. Agreement: share of images with the Keras model's best class. "
+        "Difference: of scores, largest.",
         "",
     ]
     if "bundle" in card:
@@ -85,6 +86,9 @@ def to_markdown(card):
         if artifact["operators"]:
             operators = ", ".join(f"{count} {operator}" for operator, count in artifact["operators"].items())
             lines.append(f"- {name}: {operators}; Flex operators: {len(artifact['custom_operators'])}")
+    for name, artifact in card["artifacts"].items():
+        if artifact["preparation"]:
+            lines.append(f"- {name}: {_told(artifact['preparation'])}")
     noisy = {name: artifact["noise"] for name, artifact in card["artifacts"].items() if artifact["noise"]}
     lines += ["", "Layers with the lowest signal-to-noise ratio, in decibels:", ""] if noisy else []
     for name, noise in noisy.items():
@@ -96,7 +100,7 @@ def to_markdown(card):
 
 def table(card):
     """Rows of the table of artifacts, in Markdown with aligned columns."""
-    header = ("format", "bytes", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
+    header = ("format", "bytes", "gzip", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
     rows = [header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rows.insert(1, tuple("-" * width for width in widths))
@@ -114,6 +118,7 @@ def _artifact(name, result):
         "file": None if result.failures else os.path.basename(result.path),
         "sha256": sha256(result.path) if result.path and os.path.isfile(result.path) else None,
         "failures": result.failures,
+        "preparation": result.preparation,
         "promise": {
             "min_agreement": row.min_agreement,
             "max_relative_difference": row.max_difference,
@@ -127,11 +132,12 @@ def _artifact(name, result):
 def _row(name, artifact):
     failed = "NOT WRITTEN: " + "; ".join(artifact["failures"])
     if artifact["bytes"] is None:
-        return (name, *["-"] * (6 + len(_TIMES)), failed)
-    memory, delegated = artifact["peak_memory_mb"], artifact["delegated"]
+        return (name, *["-"] * (7 + len(_TIMES)), failed)
+    compressed, memory, delegated = (artifact[field] for field in ("compressed_bytes", "peak_memory_mb", "delegated"))
     return (
         name,
         f"{artifact['bytes']:,}",
+        "-" if compressed is None else f"{compressed:,}",
         f"{artifact['top1']:.2%}",
         f"{artifact['agreement']:.2%}",
         f"{artifact['max_difference']:.1e}",
@@ -139,6 +145,14 @@ def _row(name, artifact):
         "-" if memory is None else f"{memory:.1f}",
         "-" if delegated is None else f"{delegated:.0%}",
         failed if artifact["failures"] else artifact["suits"],
+    )
+
+
+def _told(preparation):
+    """How a net was fine-tuned, in a line."""
+    rounded = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in preparation.items()}
+    return "fine-tuned, " + ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in rounded.items() if name != "history"
     )
 
 

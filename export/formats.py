@@ -33,16 +33,18 @@ class Format:
         scheme: `Scheme` of a `.tflite` file; None of a SavedModel.
         max_size: largest size of the weights, as a share of the float32 file's; None: not promised.
         min_agreement: smallest share of images whose best class is the Keras model's.
-        max_difference: largest difference of any logit, as a share of the largest logit.
+        max_difference: largest difference of any logit, as a share of the largest logit; None: not promised.
         suits: hardware that gains by it.
+        preparation: None, or how the net is fine-tuned first: one of `finetune.PREPARATIONS`.
     """
 
     suffix: str
     scheme: Scheme | None
     max_size: float | None
     min_agreement: float
-    max_difference: float
+    max_difference: float | None
     suits: str
+    preparation: str | None = None
 
     def needs_images(self, has_ranges):
         """Whether it looks at calibration images; `has_ranges`: of a quantization-aware model."""
@@ -76,6 +78,13 @@ FORMATS = {
     "int8_edgetpu":   Format("_int8_edgetpu.tflite",   _INT8_EDGETPU,  0.36,  0.90,   0.25,   "Edge TPU, runtimes of before 2024: one scale in the last layer"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
+    # Fine-tuned on training images: other answers on purpose, so that top-1 is what counts.
+    "int8_qat":       Format("_int8_qat.tflite",       _INT8,          0.36,  0.85,   None,   "as int8, trained for it", "qat"),
+    "pruned":         Format("_pruned.tflite",         _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "pruned"),
+    "pruned_int8":    Format("_pruned_int8.tflite",    _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "pruned"),
+    "pruned_2_of_4":  Format("_pruned_2_of_4.tflite",  _FLOAT32,       1.0,   0.80,   None,   "as float32; accelerators that skip 2 of 4 weights", "pruned_2_of_4"),
+    "clustered":      Format("_clustered.tflite",      _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "clustered"),
+    "clustered_int8": Format("_clustered_int8.tflite", _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
 }
 # fmt: on
 # Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.

@@ -35,6 +35,12 @@ flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes",
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
 flags.DEFINE_enum("target", None, [*TARGETS], "hardware that every file must run on as a whole; sets --formats")
 flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
+flags.DEFINE_integer("finetune_epochs", 3, "passes over the training images for formats that are fine-tuned", 1)
+flags.DEFINE_string(
+    "finetune_data", None, "data whose training images fine-tune; default: the run's own or calibration_data"
+)
+flags.DEFINE_float("sparsity", 0.7, "share of a kernel's weights that pruned files have at zero (arXiv 1710.01878)")
+flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
 )
@@ -45,12 +51,13 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import bundle, card, pipeline, verify
+    from export import bundle, card, finetune, pipeline, verify
     from keras_resnet.quantization_aware import is_quantization_aware
 
     file, model = open_model(values)
     usual = QAT if is_quantization_aware(model) else BASIC
     formats = values.formats or (TARGETS[values.target].formats if values.target else usual)
+    tuning = open_training(model, values) if preparations(formats) else None
     source, examination, calibration_images, facts = open_images(model, formats, values)
     subject = bundle.choose(model.name, source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
@@ -59,10 +66,14 @@ def main(argv):
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
         staged = pipeline.stage(model, folder, calibration_images, values.batch_size)
-        results = {}
+        nets, results = {None: staged}, {}
+        for kind in preparations(formats):
+            print(f"fine-tuning: {kind}, epochs: {values.finetune_epochs}", flush=True)
+            nets[kind] = finetune.prepared(kind, staged, tuning, examination.images)
         for name in formats:
             print(f"converting and verifying {name}", flush=True)
-            results[name] = pipeline.produce(name, staged, examination, verify.Gate(**limits))
+            net = nets[FORMATS[name].preparation]
+            results[name] = pipeline.produce(name, net, examination, verify.Gate(**limits))
         report = card.make(file, staged.model, examination, results, facts, values.batch_size)
         kept = bundle.fastest_first(results)
         if subject and kept:
@@ -81,6 +92,8 @@ def check_flags(argv, values):
     unknown = [name for name in values.formats or () if name not in FORMATS]
     if unknown or values.formats == []:
         raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
+    if not 0 < values.sparsity < 1:
+        raise ValueError(f"Expected sparsity to be a share between 0 and 1. Received: --sparsity={values.sparsity}.")
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
     if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:
@@ -105,6 +118,35 @@ def open_model(values):
         return values.model, predictor.load_keras(values.model)
     file, _ = weights.resolve(values.model, values.weights)
     return file, network.published(values.model, values.weights)
+
+
+def preparations(formats):
+    """The ways in which the net is fine-tuned for the formats asked for, each once."""
+    return [*dict.fromkeys(FORMATS[name].preparation for name in formats if FORMATS[name].preparation)]
+
+
+def open_training(model, values):
+    """`finetune.Settings`, whose training images are there and the model's.
+
+    Raises:
+        ValueError: if they are missing or not the model's.
+    """
+    from export import finetune, pipeline
+    from train import data, predictor, scoring
+
+    preprocessing = getattr(model, "preprocessing", None)
+    options = {
+        "model_path": values.model,
+        "image_shape": pipeline.check_static(model),
+        "spec": values.finetune_data or values.calibration_data,
+        "data_dir": values.data_dir,
+        "class_index": values.class_index,
+    }
+    source = data.load_for_model(**options, preprocessing=preprocessing)
+    data.find_split(source, "train")
+    scoring.check_fits(predictor.from_keras(model), source)
+    options["preprocessing"] = preprocessing and dataclasses.asdict(preprocessing)
+    return finetune.Settings(values.finetune_epochs, values.sparsity, values.clusters, options)
 
 
 def open_images(model, formats, values):

@@ -59,6 +59,8 @@ class Staged:
         calibration_images: uint8 (n, h, w, c), or None.
         ranges: dict from activation to `calibration.Range`: a quantization-aware model's own, or those on calibration
             images.
+        preparation: dict of how the net was fine-tuned; empty where it was not.
+        failure: why the net could not be fine-tuned, or "".
     """
 
     model: object
@@ -68,6 +70,8 @@ class Staged:
     float32_bytes: int
     calibration_images: np.ndarray | None
     ranges: dict | None
+    preparation: dict = dataclasses.field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +83,14 @@ class Result:
         evidence: `verify.Evidence`, or None.
         failures: list of str: why it is not published; empty where it is.
         companions: paths of staged files that go with it: C++ sources for microcontrollers.
+        preparation: dict of how the net was fine-tuned; empty where it was not.
     """
 
     path: str | None
     evidence: verify.Evidence | None
     failures: list
     companions: tuple = ()
+    preparation: dict = dataclasses.field(default_factory=dict)
 
 
 def check_static(model):
@@ -166,13 +172,15 @@ def produce(name, staged, examination, gate):
 
     Args:
         name: one of `FORMATS`.
-        staged: `Staged`.
+        staged: `Staged`, of the net that the format's row is prepared as.
         examination: `Examination`.
         gate: `verify.Gate`.
     Returns:
         `Result`.
     """
     row = FORMATS[name]
+    if staged.failure:
+        return Result(None, None, [staged.failure])
     path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
         noise = _make(name, staged, path, examination.images)
@@ -187,7 +195,7 @@ def produce(name, staged, examination, gate):
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
     failures += _refused(path, row, gate.target) if gate.target else []
     companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
-    return Result(path, evidence, failures, tuple(companions))
+    return Result(path, evidence, failures, tuple(companions), staged.preparation)
 
 
 def _refused(path, row, target):

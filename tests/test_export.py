@@ -144,7 +144,9 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
 @pytest.mark.unit
 def test_promises_are_held_against_the_evidence():
     row, latency = formats.FORMATS["int8"], {"1": {"median": 5.0}, "2": {"median": 3.0}}
-    good = verify.Evidence(0.9, 0.99, 0.1, 0.01, 0.01, 100, 30_000_000, latency, 9.0, 1.0, {}, {"CONV_2D": 1}, ())
+    good = verify.Evidence(
+        0.9, 0.99, 0.1, 0.01, 0.01, 100, 30_000_000, 20_000_000, latency, 9.0, 1.0, {}, {"CONV_2D": 1}, ()
+    )
     gate = verify.Gate(0.5, 0.95, 30.0, 5.0)
     assert verify.broken_promises(good, row, gate, 0.9, 100_000_000) == []
     for change, text in (

@@ -13,11 +13,13 @@ ALLOWED = {
     "train": {"train", "keras", "keras_resnet", "numpy", "tensorflow", "tensorflow_datasets", "absl", "tqdm",
               "matplotlib", "sklearn", "scipy", "ai_edge_litert", "PIL"},
     "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert",
-               "flatbuffers", "litert_quantizer"},
+               "flatbuffers", "litert_quantizer", "tensorflow_model_optimization", "tf_keras"},
 }  # fmt: skip
-# What the exporter may take from the trainer: data, and the code that runs and scores files (BUILD_NOTES.md).
+# What the exporter may take from the trainer: data with its augmentation, and the code that runs and scores files
+# (BUILD_NOTES.md).
 FROM_TRAIN = {
     "train",
+    "config",
     "data",
     "input_pipeline",
     "network",
@@ -59,6 +61,25 @@ def test_packages_import_only_what_they_may(package):
 def test_the_converter_is_called_in_one_file():
     users = [path.name for package in ALLOWED for path in files(package) if "lite.TFLiteConverter" in path.read_text()]
     assert users == ["convert.py"]
+
+
+@pytest.mark.parametrize("package", ["tensorflow_model_optimization", "tf_keras"])
+def test_the_legacy_packages_are_imported_in_one_file(package):
+    users = [
+        path.name
+        for folder in ALLOWED
+        for path in files(folder)
+        if package in {module.partition(".")[0] for module, _ in imports(path)}
+    ]
+    assert users == ["twin.py"]
+
+
+def test_nothing_imports_the_twin():
+    """It runs as a script: the packages that it brings stay out of the exporter's process."""
+    for folder in ALLOWED:
+        for path in files(folder):
+            assert ("export", "twin") not in imports(path)
+            assert ("export.twin", None) not in imports(path)
 
 
 def test_the_lock_pins_everything_that_setup_asks_for():
