@@ -16,7 +16,9 @@ from export import calibration, flatbuffer, microcontroller, quantization, targe
 from export.formats import FORMATS
 from train import predictor
 
-TFLITE = [name for name, row in FORMATS.items() if row.scheme]
+TFLITE = [
+    name for name, row in FORMATS.items() if row.scheme and not row.preparation
+]  # a fine-tuned file has the operators of another
 TFLM = os.environ.get("KERAS_RESNET_TFLM_PYTHON", "")  # an interpreter that has tflite-micro
 VELA = os.environ.get("KERAS_RESNET_VELA", "")  # the command of ethos-u-vela
 
