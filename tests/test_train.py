@@ -534,3 +534,21 @@ def test_fields_at_odds_are_refused(case):
 def test_targets_of_strikes_back_are_timms():
     rows = {name: row.bce_threshold for name, row in recipes.RECIPES.items() if row.loss == "bce"}
     assert rows == {"strikes_back_a1": 0.2, "strikes_back_a2": 0.2, "strikes_back_a3": 0.2}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"cluster": {"worker": ["127.0.0.1"]}, "task": {"type": "worker", "index": 0}}',
+            "as host:port. Received: 127",
+        ),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}', "Expected TF_CONFIG="),
+        ("{", "TF_CONFIG is not read"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(text, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message):
+        strategies.make(config.make({"strategy": "multi_worker"}))
