@@ -87,8 +87,7 @@ def main(argv):
 
 def check_flags(argv, values):
     """Raises ValueError for what can be refused before anything is loaded."""
-    if len(argv) > 1:
-        raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+    train.refuse_positional(argv)
     unknown = [name for name in values.formats or () if name not in FORMATS]
     if unknown or values.formats == []:
         raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
