@@ -41,7 +41,7 @@ setuptools.setup(
             "tf_keras",  # that one needs it
             "tqdm",
         ],
-        "test": ["jax", "pytest", "ruff"],
+        "test": ["jax", "pytest", "pytest-xdist", "ruff"],
         "torch": ["torch>=2.13"],
     },
 )

@@ -214,6 +214,14 @@ def test_a_net_tied_to_its_size_is_named(tmp_path):
 
 
 @pytest.mark.unit
+def test_images_of_other_classes_are_refused(photographs):
+    judge = predictor.Predictor(None, (None, None, 3), 1000)
+    received = rf"Expected: 1000. Received: 2 in folder:{photographs}. Name all of them .* --class_index=FILE."
+    with pytest.raises(ValueError, match=received):
+        scoring.check_fits(judge, data.load(f"folder:{photographs}"))
+
+
+@pytest.mark.unit
 def test_confusion_and_the_worst_mistakes_are_counted_as_defined():
     outputs = np.array([[3, 1, 2.0], [1, 3, 2], [2, 2, 2], [9, 1, 2], [0, 4, 9], [np.nan, 0, 9]])
     labels = np.array([0, 2, 1, 1, 2, 0])

@@ -430,6 +430,7 @@ def test_a_benchmark_says_what_a_run_waits_for(tmp_path, monkeypatch, capsys):
     for line, (name, unit) in zip(lines, (("input", "core"), ("compute", "replica"), ("all", "replica")), strict=False):
         assert re.match(rf"{name} +[\d,]+ images/s, [\d,]+ a {unit}", line)
     assert lines[3].startswith("Waiting for compute")
+    assert "--mixed_precision" in lines[3]  # which is off
     assert not (tmp_path / "run").exists()
 
 

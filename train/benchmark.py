@@ -10,10 +10,6 @@ import tensorflow as tf
 from train import input_pipeline, loop, steps, strategies
 
 SECONDS = 10  # that each measurement takes at least
-ADVICE = {
-    "data": "Waiting for data: more CPU cores, smaller image files, a lower --training_size or a lighter recipe help.",
-    "compute": "Waiting for compute: --mixed_precision, --jit=on on one GPU, or more replicas help.",
-}
 
 
 def run(strategy, config, what):
@@ -34,7 +30,16 @@ def run(strategy, config, what):
         share = f"{rates[name] / cores:,.0f} a core" if name == "input" else f"{rates[name] / replicas:,.0f} a replica"
         print(f"{name:<8} {rates[name]:>10,.0f} images/s, {share}", flush=True)
     if what == "all":
-        print(ADVICE["data" if rates["input"] < rates["compute"] else "compute"])
+        print(_advice(config, rates))
+
+
+def _advice(config, rates):
+    """What a run waits for, and what helps that is not on already."""
+    if rates["input"] < rates["compute"]:
+        helps = "more CPU cores, smaller image files, a lower --training_size or a lighter recipe"
+        return f"Waiting for data. What helps: {helps}."
+    precision = "--mixed_precision=bfloat16, " if config.mixed_precision == "none" else ""
+    return f"Waiting for compute. What helps: {precision}more replicas or a smaller net."
 
 
 def _input(strategy, config, source):

@@ -25,7 +25,7 @@ def random_resized_crop(encoded, draws, size, channels=3, area_range=(0.08, 1.0)
     area or ratio is off by more than 0.2 % of the crops (of 500 x 333 pixels 0.9 %; n = 10^6).
 
     Args:
-        encoded: scalar string tensor, a JPEG, PNG, BMP or GIF of any number of channels.
+        encoded: scalar string tensor, a JPEG, PNG, BMP, GIF or WebP of any number of channels.
         draws: float32 (RANDOM_RESIZED_DRAWS,) in [0, 1): areas, aspect ratios, top, left.
         size: side of the result in pixels.
         channels: 1 or 3.
@@ -77,7 +77,7 @@ def scale_jittered_crop(encoded, draws, size, channels=3, shorter_range=None):
     Only what is under the crop is decoded and resized, from a window of whole pixels of the original.
 
     Args:
-        encoded: scalar string tensor, a JPEG, PNG, BMP or GIF of any number of channels.
+        encoded: scalar string tensor, a JPEG, PNG, BMP, GIF or WebP of any number of channels.
         draws: float32 (SCALE_JITTERED_DRAWS,) in [0, 1): length of the shorter side, top, left.
         size: side of the result in pixels.
         channels: 1 or 3.

@@ -57,7 +57,7 @@ def leave_out(source, report, *, strict=False):
     text = f"{len(names)} of the files in {source.name} are no whole images: {', '.join(names[:3])}"
     text += ", ..." if len(names) > 3 else ""
     if strict:
-        raise ValueError(f"{text}. Expected JPEG, PNG, BMP or GIF. Remove them, or leave out --strict.")
+        raise ValueError(f"{text}. Expected JPEG, PNG, BMP, GIF or WebP. Remove them, or leave out --strict.")
     warnings.warn(f"{text}. They are left out.", stacklevel=2)
     splits = {name: _without(split, {*names}, source.name, name) for name, split in source.splits.items()}
     return dataclasses.replace(source, splits=splits)

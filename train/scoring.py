@@ -51,9 +51,11 @@ def check_fits(predictor, source):
     """Raises ValueError unless the predictor takes the source's images and knows its classes."""
     check_images_fit(predictor.image_shape, source)
     if predictor.num_classes != len(source.class_names):
+        # A folder with images of some of the classes alone cannot tell which those are.
+        cure = " Name all of them in order with --class_index=FILE." if source.files else ""
         raise ValueError(
             f"The classes are not the model's. Expected: {predictor.num_classes}. Received: "
-            f"{len(source.class_names)} in {source.name}."
+            f"{len(source.class_names)} in {source.name}.{cure}"
         )
 
 

@@ -259,7 +259,7 @@ def _files(folder, class_names):
 
 
 def decode_whole(encoded, channels):
-    """Decodes a JPEG, PNG, BMP or GIF (its first frame): scalar string tensor -> uint8 (h, w, channels)."""
+    """Decodes a JPEG, PNG, BMP, WebP or GIF (its first frame): scalar string tensor -> uint8 (h, w, channels)."""
     # TensorFlow's own choice for JPEG is a faster transform, up to ten levels off what Pillow decodes.
     image = tf.cond(
         tf.io.is_jpeg(encoded),
