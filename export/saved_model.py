@@ -65,13 +65,14 @@ def _decoded(encoded, model):
     """uint8 (n, h, w, c) of n files, in the graph."""
     import tensorflow as tf
 
-    from train import sources
+    from train import decoding
+    from train.sources import DEFAULT_PREPROCESSING
 
     shape = tuple(model.inputs[0].shape[1:])
-    how = getattr(model, "preprocessing", None) or sources.DEFAULT_PREPROCESSING
+    how = getattr(model, "preprocessing", None) or DEFAULT_PREPROCESSING
 
     def decode(file):
-        return sources.fitted(sources.decode_whole(file, shape[-1]), shape, how)
+        return decoding.fitted(decoding.decode_whole(file, shape[-1]), shape, how)
 
     return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 

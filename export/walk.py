@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from export.graph import Graph, Operator, Tensor, constant
-from keras_resnet import quantization_aware
+from keras_resnet import quantized_layers
 
 # Operators that can end in a ReLU, in LiteRT's schema.
 FUSING = ("CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2D")
@@ -250,7 +250,7 @@ LAYERS = {
     keras.layers.Multiply: _merge("MUL"),
     keras.layers.Dense: _dense,
     keras.layers.Dropout: _nothing,
-    quantization_aware.QuantizedConv2D: _conv,
-    quantization_aware.QuantizedDense: _dense,
-    quantization_aware.ActivationRange: _range,
+    quantized_layers.QuantizedConv2D: _conv,
+    quantized_layers.QuantizedDense: _dense,
+    quantized_layers.ActivationRange: _range,
 }

@@ -1,143 +1,42 @@
 """Quantization-aware nets: float32 nets that compute with the numbers of their int8 file, and can be trained so.
 
-Batch normalization is folded into the convolutions, as it is deployed; kernels are rounded to 8 bits with a scale an
-output channel, activations to 8 bits with one scale, by a moving average of each batch's smallest and largest value
-(Jacob et al. 2018, arXiv 1712.05877). Gradients pass the rounding as if it were not there.
+Batch normalization is folded into the convolutions, as it is deployed (Jacob et al. 2018, arXiv 1712.05877); layers are
+those of `quantized_layers`.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-LEVELS = 127  # of symmetric 8-bit weights
-MOMENTUM = 0.99  # of the moving average of ranges, per batch (arXiv 1712.05877, section 3.1: "close to 1")
-LEAST = 1e-9  # length of a range in which nothing was seen
+from keras_resnet import quantized_layers
+from keras_resnet.quantized_layers import ActivationRange, QuantizedConv2D, QuantizedDense
 
-
-@keras.saving.register_keras_serializable(package="keras_resnet")
-class QuantizedConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` whose kernel is rounded to 8 bits.
-
-    What it computes with is the kernel times the scales of inputs and outputs. Trained is the kernel alone, at the size
-    that it had among preprocessing and batch normalization; one that had them folded in would explode.
-
-    Weights: `kernel`, `bias`, and `output_scale` (filters,), which is not trained.
-
-    Args:
-        input_scale: list with a number an input channel, or one for all.
-        **options: those of `keras.layers.Conv2D`.
-    """
-
-    def __init__(self, *arguments, input_scale=(1.0,), **options):
-        super().__init__(*arguments, **options)
-        self.input_scale = list(input_scale)
-
-    def build(self, input_shape):
-        """Makes kernel, bias and scale."""
-        super().build(input_shape)
-        self.output_scale = self.add_weight(
-            shape=(self.filters,), initializer="ones", trainable=False, name="output_scale"
-        )
-
-    # Keras's convolutions save kernel and bias alone.
-    save_own_variables = keras.layers.Layer.save_own_variables
-    load_own_variables = keras.layers.Layer.load_own_variables
-
-    @property
-    def deployed_kernel(self):
-        """The kernel that is rounded."""
-        input_scale = ops.convert_to_tensor(self.input_scale, self.kernel.dtype)[:, None]
-        return self.kernel * input_scale * self.output_scale
-
-    def call(self, inputs):
-        """(n, h, w, c) -> (n, h, w, filters)."""
-        outputs = ops.conv(
-            inputs,
-            rounded_kernel(self.deployed_kernel),
-            strides=list(self.strides),
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-        return outputs + self.bias
-
-    def get_config(self):
-        """Configuration, for saving."""
-        return super().get_config() | {"input_scale": self.input_scale}
-
-
-@keras.saving.register_keras_serializable(package="keras_resnet")
-class QuantizedDense(keras.layers.Dense):
-    """`keras.layers.Dense` whose kernel is rounded to 8 bits."""
-
-    def call(self, inputs, training=None):
-        """(n, c) -> (n, units)."""
-        return ops.matmul(inputs, rounded_kernel(self.kernel)) + self.bias
-
-
-@keras.saving.register_keras_serializable(package="keras_resnet")
-class ActivationRange(keras.layers.Layer):
-    """Rounds an activation to the 256 numbers of its range; in training the range follows the batches, then freezes.
-
-    A batch is rounded to the range of the batches before it (the first one to its own), so that what a replica computes
-    does not depend on which images it has.
-
-    Weights, none of them trainable: `range_low`, at most 0; `range_high`, at least 0; `range_updates`, batches seen.
-
-    Args:
-        freeze_after: batches after which the range stays as it is.
-        name: name of the layer.
-    """
-
-    def __init__(self, freeze_after, name=None, **options):
-        super().__init__(name=name, **options)
-        self.freeze_after = freeze_after
-
-    def build(self, input_shape):
-        """Makes the range."""
-        for name in ("range_low", "range_high", "range_updates"):
-            setattr(self, name, self.add_weight(shape=(), initializer="zeros", trainable=False, name=name))
-
-    def call(self, inputs, training=None):
-        """Any shape, which the outputs have too."""
-        low, high, seen = map(ops.convert_to_tensor, (self.range_low, self.range_high, self.range_updates))
-        if not (training and self.trainable):
-            return rounded_activation(inputs, low, high)
-        share = ops.where(seen == 0, 1.0, ops.where(seen < self.freeze_after, 1.0 - MOMENTUM, 0.0))
-        share = ops.cast(share, low.dtype)
-        new_low = low + share * (ops.stop_gradient(ops.minimum(ops.min(inputs), 0.0)) - low)
-        new_high = high + share * (ops.stop_gradient(ops.maximum(ops.max(inputs), 0.0)) - high)
-        self.range_low.assign(new_low)
-        self.range_high.assign(new_high)
-        self.range_updates.assign(seen + 1.0)
-        return rounded_activation(inputs, ops.where(seen == 0, new_low, low), ops.where(seen == 0, new_high, high))
-
-    def get_config(self):
-        """Configuration, for saving."""
-        return super().get_config() | {"freeze_after": self.freeze_after}
-
-
-def rounded_kernel(kernel):
-    """A kernel (..., channels) rounded to 8 bits, symmetric, with a scale a channel; the gradient is the kernel's."""
-    scale = ops.stop_gradient(_kernel_scale(kernel))
-    return kernel + ops.stop_gradient(ops.round(kernel / scale) * scale - kernel)
-
-
-def _kernel_scale(kernel):
-    largest = ops.max(ops.abs(kernel), axis=[*range(len(kernel.shape) - 1)], keepdims=True)
-    return ops.where(largest > 0, largest, 1.0) / LEVELS
-
-
-def _activation_scale(low, high):
-    return ops.maximum(high - low, LEAST) / 255
-
-
-def rounded_activation(x, low, high):
-    """An activation rounded to 256 numbers from `low` to `high`, 0 among them; beyond them the gradient is 0."""
-    scale = _activation_scale(low, high)
-    zero_point = ops.clip(ops.round(-128 - low / scale), -128, 127)
-    x = ops.clip(x, scale * (-128 - zero_point), scale * (127 - zero_point))
-    return x + ops.stop_gradient(ops.round(x / scale) * scale - x)
+# What stays as it is, beside what `convert` makes anew.
+KEPT = (
+    keras.layers.InputLayer,
+    keras.layers.BatchNormalization,
+    keras.layers.ReLU,
+    keras.layers.Add,
+    keras.layers.Multiply,
+    keras.layers.Activation,
+    keras.layers.ZeroPadding2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Dropout,
+)
+# Whose outputs int8 kernels round to a scale of their own, unless a ReLU or a folded normalization comes before that.
+RANGED = (
+    keras.layers.Rescaling,
+    keras.layers.Conv2D,
+    keras.layers.BatchNormalization,
+    keras.layers.ReLU,
+    keras.layers.Add,
+    keras.layers.Multiply,
+    keras.layers.Activation,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Dense,
+)
 
 
 def is_quantization_aware(model):
@@ -160,9 +59,9 @@ def round_biases(model):
             before = makers[id(layer.input)]
             while not isinstance(before, ActivationRange):  # padding and pooling keep the scale
                 before = makers[id(before.input)]
-            of_inputs = np.float64(_activation_scale(*before.get_weights()[:2]))
+            of_inputs = np.float64(quantized_layers.activation_scale(*before.get_weights()[:2]))
             kernel = layer.deployed_kernel if isinstance(layer, QuantizedConv2D) else layer.kernel
-            step = of_inputs * np.ravel(_kernel_scale(kernel)).astype("float64")
+            step = of_inputs * np.ravel(quantized_layers.kernel_scale(kernel)).astype("float64")
             layer.bias.assign(np.round(np.asarray(layer.bias) / step) * step)
 
 
@@ -207,34 +106,6 @@ def convert(model, images, freeze_after):
     return new
 
 
-# What stays as it is, beside what `convert` makes anew.
-KEPT = (
-    keras.layers.InputLayer,
-    keras.layers.BatchNormalization,
-    keras.layers.ReLU,
-    keras.layers.Add,
-    keras.layers.Multiply,
-    keras.layers.Activation,
-    keras.layers.ZeroPadding2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.Dropout,
-)
-# Whose outputs int8 kernels round to a scale of their own, unless a ReLU or a folded normalization comes before that.
-RANGED = (
-    keras.layers.Rescaling,
-    keras.layers.Conv2D,
-    keras.layers.BatchNormalization,
-    keras.layers.ReLU,
-    keras.layers.Add,
-    keras.layers.Multiply,
-    keras.layers.Activation,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.Dense,
-)
-
-
 def _check_layer(layer, model):
     expected = "Expected a post-activation net of the zoo that ends in logits"
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -274,7 +145,7 @@ def _rounded_offset(rescaling):
     """What is added to pixels, in the 8 bits that the file keeps it in; the scale goes into the first kernel."""
     offset = np.asarray(rescaling.offset / np.asarray(rescaling.scale), "float32")
     low, high = min(offset.min(), 0.0), max(offset.max(), 0.0)
-    return np.asarray(rounded_activation(ops.convert_to_tensor(offset), low, high)).tolist()
+    return np.asarray(quantized_layers.rounded_activation(ops.convert_to_tensor(offset), low, high)).tolist()
 
 
 def _set_weights(new, model, consumers):

@@ -235,7 +235,7 @@ def test_preprocessing_on_the_device_is_the_packages_own(script, tmp_path, case,
     PHOTOS[case].save(path)
     facts = {"image_shape": [224, 224, 3], "resize": 256, "interpolation": interpolation}
     own = Preprocessor(Preprocessing(256, 224, interpolation)).crops(str(path))[0]
-    if case == "exact":  # left as it is, as by `train.sources.fitted`
+    if case == "exact":  # left as it is, as by `train.decoding.fitted`
         own = np.asarray(PHOTOS[case])
     assert np.array_equal(script.read_photo(path, facts), own)
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_resnet.preprocessing import Preprocessing
-from train import config, damage, data, input_pipeline, preparation, sources
+from train import config, damage, data, input_pipeline, preparation, tfds_source
 from train.operations import FILL_BYTE
 
 
@@ -201,7 +201,7 @@ def test_a_batch_larger_than_the_data_is_refused(digits):
 @pytest.mark.contract
 @pytest.mark.parametrize("kind", ["digits", "synthetic"])
 def test_embedded_sources_resize(kind):
-    assert kind in sources.SOURCES
+    assert kind in data.SOURCES
     source = data.load(kind, image_size=16)
     assert input_pipeline.arrays(source, "test", limit=5)[0].shape == (5, 16, 16, source.image_shape[-1])
 
@@ -392,7 +392,7 @@ def test_data_sets_too_large_for_memory_give_the_same_images(shared_data, monkey
     """Read by position from their records, and decoded one by one."""
     options = {"data_dir": shared_data / "tfds"}
     in_memory = data.load("tfds:cifar10", **options)
-    monkeypatch.setattr(sources, "ARRAY_BYTES", 1000)
+    monkeypatch.setattr(tfds_source, "ARRAY_BYTES", 1000)
     from_files = data.load("tfds:cifar10", **options)
     assert (in_memory.encoded, from_files.encoded) == (False, True)
     chosen = config.make({"data": "tfds:cifar10", "batch_size": 500})

@@ -11,7 +11,7 @@ from conftest import run
 import keras_resnet
 from export import calibration, flatbuffer, quantization, walk
 from export.formats import FORMATS
-from keras_resnet import quantization_aware
+from keras_resnet import quantization_aware, quantized_layers
 from train import data, input_pipeline, predictor, scoring
 
 INT8 = FORMATS["int8"].scheme
@@ -61,7 +61,7 @@ def test_batch_norm_is_gone_and_every_rounding_has_a_range(digits_net):
     kinds = [type(layer) for layer in model.layers]
     assert keras.layers.BatchNormalization not in kinds
     # Of ResNet-8: pixels less the mean, 9 convolutions of which 4 end in their ReLU, 3 additions, the mean, the scores.
-    assert kinds.count(quantization_aware.ActivationRange) == 1 + 9 + 3 + 2
+    assert kinds.count(quantized_layers.ActivationRange) == 1 + 9 + 3 + 2
     assert {weight.name for weight in model.trainable_weights} == {"kernel", "bias"}
 
 
@@ -71,7 +71,7 @@ def test_ranges_follow_the_batches_and_freeze(digits_net):
     layer = model.get_layer("stem_relu_range")
     assert float(layer.range_updates) == 1
     high = float(layer.range_high)
-    probe = quantization_aware.ActivationRange(3)
+    probe = quantized_layers.ActivationRange(3)
     probe(np.array([[-1.0, 4.0]]), training=True)
     assert [float(value) for value in probe.get_weights()] == [-1.0, 4.0, 1.0]  # the first batch is taken whole
     probe(np.array([[-2.0, 14.0]]), training=True)
@@ -95,8 +95,8 @@ def test_gradients_pass_the_rounding_but_not_the_ends_of_the_range():
     with tf.GradientTape() as tape:
         tape.watch([x, kernel])
         rounded, weights = (
-            quantization_aware.rounded_activation(x, -1.0, 2.0),
-            quantization_aware.rounded_kernel(kernel),
+            quantized_layers.rounded_activation(x, -1.0, 2.0),
+            quantized_layers.rounded_kernel(kernel),
         )
         total = tf.reduce_sum(rounded) + tf.reduce_sum(2 * weights)
     by_x, by_kernel = tape.gradient(total, [x, kernel])

@@ -21,11 +21,12 @@ FROM_TRAIN = {
     "train",
     "config",
     "data",
+    "decoding",
     "input_pipeline",
     "network",
     "predictor",
     "scoring",
-    "sources",
+    "sources.DEFAULT_PREPROCESSING",
     "run_folder.written_aside",
     "run_folder.CONFIG",
 }

@@ -363,7 +363,7 @@ def test_uneven_tasks_of_a_slurm_job_are_refused(monkeypatch):
 def test_errors_of_tensorflow_are_told_apart(tmp_path):
     import tensorflow as tf
 
-    from train import failures, sources
+    from train import decoding, failures
 
     def told(function):
         with pytest.raises(tf.errors.OpError) as caught:
@@ -371,7 +371,7 @@ def test_errors_of_tensorflow_are_told_apart(tmp_path):
         return failures.explain(caught.value)[0]
 
     def decoded(*encoded):
-        return [*tf.data.Dataset.from_tensor_slices([*encoded]).map(lambda each: sources.decode_whole(each, 3))]
+        return [*tf.data.Dataset.from_tensor_slices([*encoded]).map(lambda each: decoding.decode_whole(each, 3))]
 
     for content in (b"", b"milk", b"\xff\xd8\xff\xe0 no more", b"\x89PNG\r\n\x1a\n no more"):
         assert told(lambda content=content: decoded(content)).startswith("an image could not be read: Error in user")

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from train import sources
+from train import decoding
 
 
 def look(source, known=None, *, unchanged=False):
@@ -80,7 +80,7 @@ def _damaged(split):
         size = tf.cond(
             tf.io.is_jpeg(encoded),
             lambda: tf.size(tf.io.decode_jpeg(encoded, 3, ratio=8)),
-            lambda: tf.size(sources.decode_whole(encoded, 3)),
+            lambda: tf.size(decoding.decode_whole(encoded, 3)),
         )
         return position, size
 

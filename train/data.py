@@ -8,8 +8,16 @@ import numpy as np
 from keras_resnet import weights as published
 from keras_resnet.preprocessing import Preprocessing
 from train import config as configs
-from train import damage
-from train.sources import DEFAULT_PREPROCESSING, SOURCES
+from train import damage, folder_source, sources, tfds_source
+from train.sources import DEFAULT_PREPROCESSING
+
+# Functions of what follows the colon, the side in pixels, and a kind's own options.
+SOURCES = {
+    "digits": sources.digits,
+    "synthetic": sources.synthetic,
+    "tfds": tfds_source.load,
+    "folder": folder_source.load,
+}
 
 
 def load(

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from train import augment, preparation, sources
+from train import augment, decoding, preparation
 from train.data import find_split
 
 
@@ -240,7 +240,7 @@ def photographs(source, split, positions=None):
 
     def whole(position):
         row = read(position)
-        image = sources.decode_whole(row["image"], source.image_shape[-1]) if source.encoded else row["image"]
+        image = decoding.decode_whole(row["image"], source.image_shape[-1]) if source.encoded else row["image"]
         return row | {"image": image}
 
     rows = tf.data.Dataset.from_tensor_slices(wanted).map(whole, tf.data.AUTOTUNE, deterministic=True)

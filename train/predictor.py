@@ -86,7 +86,7 @@ def load_keras(path):
     """
     import keras
 
-    import keras_resnet.quantization_aware  # noqa: F401 - its layers load by name
+    import keras_resnet.quantized_layers  # noqa: F401 - its layers load by name
 
     sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
     expected = "Expected a .keras file of an image classifier"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from train import augment, crops, sources
+from train import augment, crops, decoding
 from train.operations import FILL_BYTE, to_bytes
 
 CROP_DRAWS = max(crops.RANDOM_RESIZED_DRAWS, crops.SCALE_JITTERED_DRAWS, 2)
@@ -92,7 +92,7 @@ def crop_encoded(encoded, draws, config, shape, preprocessing):
     elif config.crop == "scale_jitter":
         image = crops.scale_jittered_crop(encoded, draws[: crops.SCALE_JITTERED_DRAWS], shape[0], shape[-1])
     else:
-        image = sources.fitted(sources.decode_whole(encoded, shape[-1]), shape, preprocessing)
+        image = decoding.fitted(decoding.decode_whole(encoded, shape[-1]), shape, preprocessing)
         return crop_batch(image[None], draws[None], config, shape)[0]
     return tf.cond(config.flip & (draws[MIRROR] < 0.5), lambda: image[:, ::-1], lambda: image)
 
