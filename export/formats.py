@@ -14,6 +14,7 @@ class Scheme:
         scores: "float32" or "int8".
         rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.optimal`).
         dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
+        is_mixed: whether the blocks that lose most in integers stay in float32 (`sensitivity.choose`).
     """
 
     weights: str
@@ -22,6 +23,7 @@ class Scheme:
     scores: str = "float32"
     rounding: str = "nearest"
     dense_scales: str = "channel"
+    is_mixed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,10 @@ class Format:
 
     def needs_images(self, has_ranges):
         """Whether it looks at calibration images; `has_ranges`: of a quantization-aware model."""
-        is_calibrated = self.scheme is not None and self.scheme.activations != "float32" and not has_ranges
-        return is_calibrated or (self.scheme is not None and self.scheme.rounding == "optimal")
+        if self.scheme is None:
+            return False
+        is_calibrated = self.scheme.activations != "float32" and not has_ranges
+        return is_calibrated or self.scheme.rounding == "optimal" or self.scheme.is_mixed
 
 
 # fmt: off
@@ -61,6 +65,7 @@ _INT4 =          Scheme("int4",    rounding="optimal")
 _INT8 =          Scheme("int8",    "int8",      "uint8",   "int8")
 _INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32")
 _INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8", dense_scales="one")
+_INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", is_mixed=True)
 _FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")
 _INT16X8 =       Scheme("int8",    "int16",     "uint8",   "float32")
 
@@ -76,6 +81,7 @@ FORMATS = {
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),
     "int8_edgetpu":   Format("_int8_edgetpu.tflite",   _INT8_EDGETPU,  0.36,  0.90,   0.25,   "Edge TPU, runtimes of before 2024: one scale in the last layer"),
+    "int8_mixed":     Format("_int8_mixed.tflite",     _INT8_MIXED,    1.0,   0.90,   0.25,   "as int8, where int8 loses too much: the fewest blocks in float"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
     # Fine-tuned on training images: other answers on purpose, so that top-1 is what counts.

@@ -188,8 +188,9 @@ def test_noise_names_the_layer_that_was_hurt(digits_graph):
     wrong = dict(ranges)
     seen = ranges["stage2_block1_relu1"]
     wrong["stage2_block1_relu1"] = calibration.Range(0.0, 0.05 * seen.high, seen.means)
-    hurt = verify.noise(net, quantization.quantize(net, FORMATS["int8"].scheme, wrong), images)
-    fine = verify.noise(net, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images)
+    signals = verify.signal(net, images)
+    hurt = verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, wrong), images)
+    fine = verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images)
     assert "stage2_block1_relu1" in hurt
     assert hurt["stage2_block1_relu1"] < 10 < min(fine.values())
 
