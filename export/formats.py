@@ -12,7 +12,7 @@ class Scheme:
         activations: "float32", "int8" or "int16".
         pixels: "uint8", or "float32" pixels 0 to 255.
         scores: "float32" or "int8".
-        rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.optimal`).
+        rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.rounded`).
         dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
         is_mixed: whether the blocks that lose most in integers stay in float32 (`sensitivity.choose`).
     """
@@ -52,8 +52,9 @@ class Format:
         """Whether it looks at calibration images; `has_ranges`: of a quantization-aware model."""
         if self.scheme is None:
             return False
-        is_calibrated = self.scheme.activations != "float32" and not has_ranges
-        return is_calibrated or self.scheme.rounding == "optimal" or self.scheme.is_mixed
+        if self.scheme.activations == "float32":
+            return self.scheme.rounding == "optimal"
+        return self.scheme.is_mixed or not has_ranges
 
 
 # fmt: off
@@ -62,10 +63,11 @@ _FLOAT32 =       Scheme("float32")
 _FLOAT16 =       Scheme("float16")
 _DYNAMIC =       Scheme("int8")
 _INT4 =          Scheme("int4",    rounding="optimal")
-_INT8 =          Scheme("int8",    "int8",      "uint8",   "int8")
-_INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32")
-_INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8", dense_scales="one")
-_INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", is_mixed=True)
+_INT8 =          Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal")
+_INT8_TUNED =    Scheme("int8",    "int8",      "uint8",   "int8")  # whose zeros, values or rounding were trained
+_INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32", rounding="optimal")
+_INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", dense_scales="one")
+_INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", rounding="optimal", is_mixed=True)
 _FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")
 _INT16X8 =       Scheme("int8",    "int16",     "uint8",   "float32")
 
@@ -85,12 +87,12 @@ FORMATS = {
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
     # Fine-tuned on training images: other answers on purpose, so that top-1 is what counts.
-    "int8_qat":       Format("_int8_qat.tflite",       _INT8,          0.36,  0.85,   None,   "as int8, trained for it", "qat"),
+    "int8_qat":       Format("_int8_qat.tflite",       _INT8_TUNED,    0.36,  0.85,   None,   "as int8, trained for it", "qat"),
     "pruned":         Format("_pruned.tflite",         _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "pruned"),
-    "pruned_int8":    Format("_pruned_int8.tflite",    _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "pruned"),
+    "pruned_int8":    Format("_pruned_int8.tflite",    _INT8_TUNED,    0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "pruned"),
     "pruned_2_of_4":  Format("_pruned_2_of_4.tflite",  _FLOAT32,       1.0,   0.80,   None,   "as float32; accelerators that skip 2 of 4 weights", "pruned_2_of_4"),
     "clustered":      Format("_clustered.tflite",      _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "clustered"),
-    "clustered_int8": Format("_clustered_int8.tflite", _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
+    "clustered_int8": Format("_clustered_int8.tflite", _INT8_TUNED,    0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
 }
 # fmt: on
 # Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.

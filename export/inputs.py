@@ -1,4 +1,4 @@
-"""What an export starts from, as the flags name it: the model, and images that share no image but where they say so."""
+"""What an export starts from, as the flags name it: the model, and the images that it is looked at with."""
 
 import dataclasses
 import sys
@@ -8,8 +8,7 @@ import numpy as np
 from export import calibration, finetune, pipeline
 from export.formats import FORMATS
 from keras_resnet import list_models, weights
-from train import data, input_pipeline, network, predictor, scoring
-from train.sources import Source
+from train import data, input_pipeline, network, predictor, scoring, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Images:
         facts: dict of all this, for the card.
     """
 
-    source: Source
+    source: sources.Source
     examination: pipeline.Examination
     calibration: np.ndarray | None
     held_out: pipeline.Examination | None

@@ -7,12 +7,11 @@ import os
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 CARD, SCAN = "card.png", "{}.png"  # of all files; of the format of that name
 WRITTEN, FAILED, LINE = "#1f5fa8", "#c0392b", "#777777"
 MOST_BARS = 40  # blocks that can be read
-LEAST_SPAN = 2  # points of top-1 that the axis shows below the Keras model, so that nothing looks steep that is not
+LEAST_SPAN = 1  # points of top-1 that the axis shows below the Keras model, so that nothing looks steep that is not
 # Where a label may stand beside its point, in typographic points: near before far.
 OFFSETS = [
     (distance * x, distance * y)
@@ -40,10 +39,11 @@ def _draw_card(report):
     size, latency = figure.subplots(1, 2, sharey=True)
     expected, images = 100 * report["model"]["top1"], report["data"]["num_images"]
     drops = [expected - 100 * artifact["top1"] for artifact in made.values() if not artifact["failures"]]
-    bottom = max(expected - max(LEAST_SPAN, 1.3 * max(drops, default=0)), 0)
-    rises = [100 * artifact["top1"] - expected for artifact in made.values()]
+    span = max(LEAST_SPAN, 1.3 * max(drops, default=0))
+    bottom, top = max(expected - span, 0), max(expected, *(100 * artifact["top1"] for artifact in made.values()))
     size.set(xlabel="size of the file, MB (10⁶ bytes)", ylabel=f"top-1 on {images:,} test images, %")
-    size.set_ylim(bottom - 0.6, expected + max(max(rises, default=0), 0) + 0.6)
+    size.set_ylim(bottom - 0.2 * span, top + 0.5 * span)
+    size.set_yticks([tick for tick in size.get_yticks() if bottom <= tick <= 100])
     latency.set(xlabel=f"latency of a call, median, one thread, ms (images a call: {report['batch_size']})")
     sizes = {name: artifact["bytes"] / 1e6 for name, artifact in made.items()}
     times = {name: a["latency_ms"]["1"]["median"] for name, a in made.items() if "1" in a["latency_ms"]}
@@ -53,7 +53,8 @@ def _draw_card(report):
     size.legend(loc="lower right", frameon=False)
     unmade = ", ".join(name for name in report["artifacts"] if name not in made)
     title = f"{report['model']['name']}: {len(made)} files, scored on {report['data']['eval_data']}"
-    figure.suptitle(title + (f". Not made: {unmade}" if unmade else "") + ". Red: failed, not written")
+    failed = ". Red: failed, not written" if any(artifact["failures"] for artifact in made.values()) else ""
+    figure.suptitle(title + failed + (f". Not made: {unmade}" if unmade else ""))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed by what is where now
     for axes, values in ((size, sizes), (latency, times)):
@@ -120,6 +121,7 @@ def _scale(axes, values):
     if values and max(values) > 10 * min(values):
         axes.set_xscale("log")
         axes.set_xlim(min(values) / 2, max(values) * 2)
+        axes.xaxis.set_major_formatter("{x:g}")
     elif values:
         axes.set_xlim(0, 1.15 * max(values))
 
@@ -135,38 +137,39 @@ def _label(axes, points):
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     if axes.get_legend():
         taken.append(axes.get_legend().get_window_extent().extents)
+    lines = [line.get_window_extent().extents for line in axes.lines if np.ptp(line.get_ydata()) == 0]
+    taken += [(left, bottom - 2, right, top + 2) for left, bottom, right, top in lines]
     for x, y, text, colour, marker in points:
         axes.plot(x, y, marker, color=colour, markersize=7)
-        note = axes.annotate(
+        offset, box = _free_place(axes, (x, y, text), taken)
+        taken.append(box)
+        axes.annotate(
             text,
             (x, y),
-            xytext=(0, 0),
+            xytext=offset,
             textcoords="offset points",
             ha="center",
             va="center",
             color=colour,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             arrowprops={"arrowstyle": "-", "color": LINE, "linewidth": 0.5, "shrinkB": 4},
         )
-        taken.append(_place(note, taken, axes.bbox.extents))
 
 
-def _place(note, taken, frame):
-    """Moves a note to the first free place, or to where it covers least; returns (left, bottom, right, top)."""
-    found = []
-    # The text's own extents: the note's include its arrow.
-    left, bottom, right, top = Text.get_window_extent(note).extents
-    width = (right - left) / 2
-    dots = note.figure.dpi / 72
+def _free_place(axes, note, taken):
+    """Offset from its point, in typographic points, where a note covers least, the nearest first; and its box there."""
+    text = axes.text(*note, ha="center", va="center")
+    box = text.get_window_extent().extents
+    text.remove()
+    dots, found = axes.figure.dpi / 72, []
     for x, y in OFFSETS:
-        shift = np.array([x * dots + np.sign(x) * width, y * dots, x * dots + np.sign(x) * width, y * dots])
-        box = np.array([left, bottom, right, top]) + shift
-        covered = sum(_overlap(box, other) for other in taken) + _outside(box, frame)
-        found.append((covered, len(found), box, (shift[0] / dots, shift[1] / dots)))
+        shift = np.array([x * dots + np.sign(x) * (box[2] - box[0]) / 2, y * dots])
+        moved = box + np.tile(shift, 2)
+        covered = sum(_overlap(moved, other) for other in taken) + _outside(moved, axes.bbox.extents)
+        found.append((covered, len(found), shift / dots, moved))
         if covered == 0:
             break
-    _, _, box, offset = min(found, key=lambda one: one[:2])
-    note.set_position(offset)
-    return box
+    return min(found, key=lambda one: one[:2])[2:]
 
 
 def _overlap(box, other):

@@ -49,7 +49,7 @@ class Examination:
         return scoring.score(self.expected, self.labels).top1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Staged:
     """What files are made from.
 
@@ -227,10 +227,10 @@ def _make(name, staged, path, examination, gate):
 
 def _quantized(scheme, staged, gate):
     """The staged graph in the scheme's numbers, and the scan of its blocks where it is mixed."""
-    moments = None
-    if scheme.rounding == "optimal":
-        moments = rounding.second_moments(staged.graph, staged.calibration_images)
-    quantized = functools.partial(quantization.quantize, staged.graph, scheme, staged.ranges, moments=moments)
+    # A quantization-aware net was trained with its weights rounded to the nearest.
+    is_trained = bool(staged.graph.ranges) and scheme.activations != "float32"
+    stored = _rounded(staged, scheme.weights) if scheme.rounding == "optimal" and not is_trained else None
+    quantized = functools.partial(quantization.quantize, staged.graph, scheme, staged.ranges, stored=stored)
     if not scheme.is_mixed:
         return quantized(), {}
     kept_float, scan = sensitivity.choose(staged.graph, quantized, staged.calibration_images, staged.held_out, gate)
@@ -238,6 +238,11 @@ def _quantized(scheme, staged, gate):
 
 
 @functools.lru_cache(maxsize=1)  # of the net at hand: once for all its formats
+def _rounded(staged, dtype):
+    return rounding.rounded(staged.graph, dtype, staged.calibration_images)
+
+
+@functools.lru_cache(maxsize=1)
 def _signal(graph, examination):
     return verify.signal(graph, examination.images)
 

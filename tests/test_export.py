@@ -130,7 +130,7 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
     done = run("export/main.py", *flags, f"--output_dir={tmp_path}/out", "--formats=float32,int8", code=1)
     assert "NOT WRITTEN" in done.stdout
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["card.json", "card.md", "resnet8_float32.tflite"]
+    assert written == ["card.json", "card.md", "card.png", "resnet8_float32.tflite"]
     report = read_card(tmp_path / "out")["artifacts"]
     assert report["int8"]["file"] is None
     assert any("top-1 falls by" in failure for failure in report["int8"]["failures"])
@@ -263,7 +263,7 @@ def test_what_the_gate_refuses_is_not_written(digits_run, tmp_path):
     done = run("export/main.py", *flags, "--formats=float32,int8", *asked, code=1)
     assert "NOT WRITTEN: size 0.3" in done.stdout
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["card.json", "card.md", "config.json", "resnet8_int8.tflite"]
+    assert names == ["card.json", "card.md", "card.png", "config.json", "resnet8_int8.tflite"]
 
 
 @pytest.mark.smoke
@@ -281,7 +281,7 @@ def test_what_an_earlier_export_left_goes_when_the_card_is_new(digits_run, tmp_p
     (tmp_path / "out" / "mine.txt").write_text("a user's file")
     run("export/main.py", *flags, "--formats=float32", "--overwrite")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["card.json", "card.md", "config.json", "mine.txt", "resnet8_float32.tflite"]
+    assert names == ["card.json", "card.md", "card.png", "config.json", "mine.txt", "resnet8_float32.tflite"]
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ KEPT = {
     "int8_float_io": (0.99, 0.04),
     "float16_float_io": (1.0, 2e-3),
     "int8_edgetpu": (0.99, 0.04),
+    "int8_mixed": (0.99, 0.04),
     "int16x8": (0.99, 0.03),
     "int4": (0.97, 0.2),
 }
@@ -46,8 +47,9 @@ KEPT = {
 def test_a_format_keeps_what_it_should(digits_graph, tmp_path, name):
     net, ranges, images, expected = digits_graph
     agreement, error = KEPT[name]
-    moments = rounding.second_moments(net, images[:40]) if name == "int4" else None
-    scores = scores_of(quantization.quantize(net, FORMATS[name].scheme, ranges, moments=moments), images, tmp_path)
+    scheme = FORMATS[name].scheme
+    stored = rounding.rounded(net, scheme.weights, images[:40]) if scheme.rounding == "optimal" else None
+    scores = scores_of(quantization.quantize(net, scheme, ranges, stored=stored), images, tmp_path)
     assert np.mean(scores.argmax(1) == expected.argmax(1)) >= agreement
     assert np.sqrt(np.mean((scores - expected) ** 2) / np.mean(expected**2)) <= error
 
