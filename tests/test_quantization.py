@@ -126,6 +126,29 @@ def test_optimal_rounding_beats_the_nearest_where_inputs_are_correlated():
     assert np.array_equal(rounding.optimal(weights, scale, np.eye(36), 7), nearest)  # nothing to make up for
 
 
+@pytest.mark.unit
+def test_int8_rounds_small_kernels_optimally_and_only_where_it_may(digits_graph, tmp_path):
+    """Nets that were trained with their weights rounded, zero or clustered keep these."""
+    net, ranges, images, expected = digits_graph
+    stored = rounding.rounded(net, "int8", images)
+    kernels = {one.inputs[1].name: one.inputs[1].data for one in net.operators if one.kind in quantization.WEIGHTED}
+    assert {*stored} == {name for name, kernel in kernels.items() if np.prod(kernel.shape[1:]) <= 600}
+    assert len(stored) > 5
+    nearest, optimal = (quantization.quantize(net, FORMATS["int8"].scheme, ranges, stored=one) for one in ({}, stored))
+    steps = [
+        np.abs(after.inputs[1].data.astype(int) - before.inputs[1].data).max()
+        for before, after in zip(nearest.operators, optimal.operators, strict=True)
+        if before.kind in quantization.WEIGHTED
+    ]
+    assert 1 <= max(steps) <= 3
+    errors = [np.mean((scores_of(one, images, tmp_path) - expected) ** 2) for one in (nearest, optimal)]
+    assert errors[1] < 1.05 * errors[0]
+    for name in ("int8_qat", "pruned_int8", "clustered_int8"):
+        assert FORMATS[name].scheme.rounding == "nearest"
+    assert not FORMATS["int8"].needs_images(has_ranges=True)
+    assert FORMATS["int8_mixed"].needs_images(has_ranges=True)
+
+
 GEOMETRIES = [("same", 1, 1), ("same", 2, 1), ("valid", 2, 1), ("same", 1, 2)]
 
 
