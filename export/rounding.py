@@ -7,9 +7,7 @@ from export.quantization import LIMITS, WEIGHTED, symmetric
 
 POSITIONS = 32  # of an image that a convolution's inputs are looked at, drawn anew for each image
 DAMPING = 0.01  # of the mean power of the inputs, added to each: section 3.3
-BLOCK = (
-    32  # columns after which the others are corrected: section 3.3, where 128 suits GPUs; 32 took a fifth of the time
-)
+BLOCK = 32  # columns after which the others are corrected (section 3.3): few enough for a core's cache
 # Weights -> inputs of the largest kernel that is rounded so, and images looked at. Larger kernels and more images did
 # nothing for int8 (BUILD_NOTES.md, "Quantization").
 REACH = {"int4": (None, None), "int8": (600, 32)}

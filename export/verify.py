@@ -11,7 +11,7 @@ import numpy as np
 from export import calibration, convert, flatbuffer, measure
 from train import predictor
 
-NOISE_IMAGES = 2  # that a layer's noise is measured on; the activations of a ResNet-50 take 60 MB an image
+NOISE_IMAGES = 2  # that a layer's noise is measured on; the activations of a ResNet-50 take 70 MB an image
 WORST_LAYERS = 5  # that the card names
 STRUCTURE = 20_000  # bytes of a file that are names, shapes and scales, in nets so small that these count
 
