@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 
-from export import measure, verify
+from export import measure, pictures, verify
 from export.formats import FORMATS
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
@@ -76,6 +76,8 @@ def to_markdown(card):
         "run. gzip: bytes of the file compressed. Agreement: share of images with the Keras model's best class. "
         "Difference: of scores, largest.",
         "",
+        f"![top-1 against size and latency]({pictures.CARD})",
+        "",
     ]
     if "bundle" in card:
         lines += [
@@ -89,6 +91,9 @@ def to_markdown(card):
     for name, artifact in card["artifacts"].items():
         if artifact["preparation"]:
             lines.append(f"- {name}: {_told(artifact['preparation'])}")
+    for name, artifact in card["artifacts"].items():
+        if artifact["scan"]:
+            lines += ["", *_scan(name, artifact["scan"], images["held_out_data"])]
     noisy = {name: artifact["noise"] for name, artifact in card["artifacts"].items() if artifact["noise"]}
     lines += ["", "Layers with the lowest signal-to-noise ratio, in decibels:", ""] if noisy else []
     for name, noise in noisy.items():
@@ -98,12 +103,48 @@ def to_markdown(card):
     return "\n".join(lines)
 
 
+def _scan(name, scan, held_out_data):
+    """Which blocks stay in float, and why these."""
+    in_float, drop = scan["float_blocks"], scan["max_top1_drop"]
+    asked = f"at most {drop} points of top-1 lost"
+    if scan["min_agreement"] is not None:
+        asked += f", agreement of at least {scan['min_agreement']:.1%}"
+    found = f"in float {', '.join(in_float)}, the fewest" if in_float else "no block in float: all in int8 is enough"
+    errors = (
+        ("block", "error of the scores where it alone is int8"),
+        *((block, f"{error:.2%}") for block, error in scan["errors"].items()),
+    )
+    steps = (
+        ("blocks in float", "bytes", "top-1", "agreement"),
+        *(
+            (str(step["num_float"]), f"{step['bytes']:,}", f"{step['top1']:.2%}", f"{step['agreement']:.2%}")
+            for step in scan["steps"]
+        ),
+    )
+    return [
+        f"{name}: {found} ({asked} on {scan['held_out_images']:,} {held_out_data}, where the Keras model has "
+        f"{scan['held_out_top1']:.2%}). Blocks are ordered on {scan['scanned_images']} calibration images; none of "
+        "these images is scored above.",
+        "",
+        f"![blocks in float against accuracy]({pictures.SCAN.format(name)})",
+        "",
+        *_aligned(errors),
+        "",
+        *_aligned(steps),
+    ]
+
+
 def table(card):
     """Rows of the table of artifacts, in Markdown with aligned columns."""
     header = ("format", "bytes", "gzip", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
-    rows = [header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    rows.insert(1, tuple("-" * width for width in widths))
+    return _aligned((header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())))
+
+
+def _aligned(rows):
+    """Lines of a table in Markdown, of tuples of str, the header first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    header, *others = rows
+    rows = [header, tuple("-" * width for width in widths), *others]
     return ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
 
 
@@ -119,6 +160,7 @@ def _artifact(name, result):
         "sha256": sha256(result.path) if result.path and os.path.isfile(result.path) else None,
         "failures": result.failures,
         "preparation": result.preparation,
+        "scan": result.scan,
         "promise": {
             "min_agreement": row.min_agreement,
             "max_relative_difference": row.max_difference,

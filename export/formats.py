@@ -12,8 +12,9 @@ class Scheme:
         activations: "float32", "int8" or "int16".
         pixels: "uint8", or "float32" pixels 0 to 255.
         scores: "float32" or "int8".
-        rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.optimal`).
+        rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.rounded`).
         dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
+        is_mixed: whether the blocks that lose most in integers stay in float32 (`sensitivity.choose`).
     """
 
     weights: str
@@ -22,6 +23,7 @@ class Scheme:
     scores: str = "float32"
     rounding: str = "nearest"
     dense_scales: str = "channel"
+    is_mixed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,11 @@ class Format:
 
     def needs_images(self, has_ranges):
         """Whether it looks at calibration images; `has_ranges`: of a quantization-aware model."""
-        is_calibrated = self.scheme is not None and self.scheme.activations != "float32" and not has_ranges
-        return is_calibrated or (self.scheme is not None and self.scheme.rounding == "optimal")
+        if self.scheme is None:
+            return False
+        if self.scheme.activations == "float32":
+            return self.scheme.rounding == "optimal"
+        return self.scheme.is_mixed or not has_ranges
 
 
 # fmt: off
@@ -58,9 +63,11 @@ _FLOAT32 =       Scheme("float32")
 _FLOAT16 =       Scheme("float16")
 _DYNAMIC =       Scheme("int8")
 _INT4 =          Scheme("int4",    rounding="optimal")
-_INT8 =          Scheme("int8",    "int8",      "uint8",   "int8")
-_INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32")
-_INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8", dense_scales="one")
+_INT8 =          Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal")
+_INT8_TUNED =    Scheme("int8",    "int8",      "uint8",   "int8")  # whose zeros, values or rounding were trained
+_INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32", rounding="optimal")
+_INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", dense_scales="one")
+_INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", rounding="optimal", is_mixed=True)
 _FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")
 _INT16X8 =       Scheme("int8",    "int16",     "uint8",   "float32")
 
@@ -76,15 +83,16 @@ FORMATS = {
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),
     "int8_edgetpu":   Format("_int8_edgetpu.tflite",   _INT8_EDGETPU,  0.36,  0.90,   0.25,   "Edge TPU, runtimes of before 2024: one scale in the last layer"),
+    "int8_mixed":     Format("_int8_mixed.tflite",     _INT8_MIXED,    1.0,   0.90,   0.25,   "as int8, where int8 loses too much: the fewest blocks in float"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
     "int4":           Format("_int4.tflite",           _INT4,          0.25,  0.70,   0.50,   "SLOW on CPUs, no XNNPACK: where the download counts alone"),
     # Fine-tuned on training images: other answers on purpose, so that top-1 is what counts.
-    "int8_qat":       Format("_int8_qat.tflite",       _INT8,          0.36,  0.85,   None,   "as int8, trained for it", "qat"),
+    "int8_qat":       Format("_int8_qat.tflite",       _INT8_TUNED,    0.36,  0.85,   None,   "as int8, trained for it", "qat"),
     "pruned":         Format("_pruned.tflite",         _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "pruned"),
-    "pruned_int8":    Format("_pruned_int8.tflite",    _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "pruned"),
+    "pruned_int8":    Format("_pruned_int8.tflite",    _INT8_TUNED,    0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "pruned"),
     "pruned_2_of_4":  Format("_pruned_2_of_4.tflite",  _FLOAT32,       1.0,   0.80,   None,   "as float32; accelerators that skip 2 of 4 weights", "pruned_2_of_4"),
     "clustered":      Format("_clustered.tflite",      _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "clustered"),
-    "clustered_int8": Format("_clustered_int8.tflite", _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
+    "clustered_int8": Format("_clustered_int8.tflite", _INT8_TUNED,    0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
 }
 # fmt: on
 # Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.

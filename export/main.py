@@ -1,9 +1,7 @@
 """Exports a trained model: `python export/main.py --model=runs/NAME/model.keras --output_dir=exports/NAME`."""
 
 import dataclasses
-import json
 import os
-import sys
 import tempfile
 
 from absl import flags
@@ -51,38 +49,47 @@ def main(argv):
     values = flags.FLAGS
     check_flags(argv, values)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from export import bundle, card, finetune, pipeline, verify
+    from export import bundle, card, inputs, pictures, pipeline, publication, verify
     from keras_resnet.quantization_aware import is_quantization_aware
 
-    file, model = open_model(values)
-    usual = QAT if is_quantization_aware(model) else BASIC
-    formats = values.formats or (TARGETS[values.target].formats if values.target else usual)
-    tuning = open_training(model, values) if preparations(formats) else None
-    source, examination, calibration_images, facts = open_images(model, formats, values)
-    subject = bundle.choose(model.name, source, examination) if values.bundle else None
+    file, model = inputs.open_model(values)
+    has_ranges = is_quantization_aware(model)
+    formats = values.formats or (TARGETS[values.target].formats if values.target else QAT if has_ranges else BASIC)
+    tuning = inputs.open_training(model, values) if preparations(formats) else None
+    images = inputs.open_images(model, formats, values, has_ranges)
+    examination = images.examination
+    subject = bundle.choose(model.name, images.source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
-    limits = {field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)}
+    gate = verify.Gate(**{field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)})
     parent = os.path.dirname(os.path.abspath(values.output_dir))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
-        staged = pipeline.stage(model, folder, calibration_images, values.batch_size)
-        nets, results = {None: staged}, {}
-        for kind in preparations(formats):
-            print(f"fine-tuning: {kind}, epochs: {values.finetune_epochs}", flush=True)
-            nets[kind] = finetune.prepared(kind, staged, tuning, examination.images)
-        for name in formats:
-            print(f"converting and verifying {name}", flush=True)
-            net = nets[FORMATS[name].preparation]
-            results[name] = pipeline.produce(name, net, examination, verify.Gate(**limits))
-        report = card.make(file, staged.model, examination, results, facts, values.batch_size)
+        staged = pipeline.stage(model, folder, images.calibration, values.batch_size, images.held_out)
+        results = produce(formats, staged, tuning, examination, gate)
+        report = card.make(file, staged.model, examination, results, images.facts, values.batch_size)
         kept = bundle.fastest_first(results)
         if subject and kept:
             print("making and checking the bundle", flush=True)
             files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER))["files"]
             report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
-        publish(folder, results, report, card.to_markdown(report), values.output_dir)
+        pictures.draw(report, folder)
+        publication.publish(folder, results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
     return 1 if any(result.failures for result in results.values()) else 0
+
+
+def produce(formats, staged, tuning, examination, gate):
+    """Makes and judges a file of each format: dict from format to `pipeline.Result`."""
+    from export import finetune, pipeline
+
+    nets, results = {None: staged}, {}
+    for kind in preparations(formats):
+        print(f"fine-tuning: {kind}, epochs: {tuning.epochs}", flush=True)
+        nets[kind] = finetune.prepared(kind, staged, tuning, examination.images)
+    for name in formats:
+        print(f"converting and verifying {name}", flush=True)
+        results[name] = pipeline.produce(name, nets[FORMATS[name].preparation], examination, gate)
+    return results
 
 
 def check_flags(argv, values):
@@ -108,127 +115,9 @@ def check_flags(argv, values):
         )
 
 
-def open_model(values):
-    """The model that `--model` names, and the file that its weights come from."""
-    from keras_resnet import list_models, weights
-    from train import network, predictor
-
-    if values.model not in list_models():
-        return values.model, predictor.load_keras(values.model)
-    file, _ = weights.resolve(values.model, values.weights)
-    return file, network.published(values.model, values.weights)
-
-
 def preparations(formats):
     """The ways in which the net is fine-tuned for the formats asked for, each once."""
     return [*dict.fromkeys(FORMATS[name].preparation for name in formats if FORMATS[name].preparation)]
-
-
-def open_training(model, values):
-    """`finetune.Settings`, whose training images are there and the model's.
-
-    Raises:
-        ValueError: if they are missing or not the model's.
-    """
-    from export import finetune, pipeline
-    from train import data, predictor, scoring
-
-    preprocessing = getattr(model, "preprocessing", None)
-    options = {
-        "model_path": values.model,
-        "image_shape": pipeline.check_static(model),
-        "spec": values.finetune_data or values.calibration_data,
-        "data_dir": values.data_dir,
-        "class_index": values.class_index,
-    }
-    source = data.load_for_model(**options, preprocessing=preprocessing)
-    data.find_split(source, "train")
-    scoring.check_fits(predictor.from_keras(model), source)
-    options["preprocessing"] = preprocessing and dataclasses.asdict(preprocessing)
-    return finetune.Settings(values.finetune_epochs, values.sparsity, values.clusters, options)
-
-
-def open_images(model, formats, values):
-    """Test images with the Keras model's answers, and calibration images that are none of them.
-
-    Returns:
-        `train.data.Source` of the test images, `pipeline.Examination`, uint8 calibration images or None, dict of
-        facts for the card.
-    Raises:
-        ValueError: if images are missing or not the model's.
-    """
-    from export import calibration, pipeline
-    from keras_resnet.quantization_aware import is_quantization_aware
-    from train import data, input_pipeline, scoring
-
-    shape = pipeline.check_static(model)
-    options = {"data_dir": values.data_dir, "class_index": values.class_index}
-    options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
-    source = data.load_for_model(values.model, shape, values.eval_data, **options)
-    examination = pipeline.examine_keras(model, source, values.eval_images)
-    tested = source
-    resized = options["preprocessing"] and dataclasses.asdict(options["preprocessing"])
-    facts = {
-        "preprocessing": resized,
-        "eval_data": source.name,
-        "num_images": len(examination.labels),
-        "calibration_indices": [],
-        "calibration_warnings": [],
-    }
-    if not any(FORMATS[name].needs_images(is_quantization_aware(model)) for name in formats):
-        return tested, examination, None, facts
-    source = data.load_for_model(values.model, shape, values.calibration_data, **options)
-    scoring.check_images_fit(shape, source)
-    images, labels, indices = input_pipeline.arrays(source, "train", values.calibration_images)
-    if len(images) < values.batch_size:
-        raise ValueError(
-            "Expected at least one batch of calibration images. Received: "
-            f"{len(images)} images with --batch_size={values.batch_size}."
-        )
-    suspicious = calibration.doctor(images, labels)
-    for text in suspicious:
-        print(f"Warning: calibration images: {text}.", file=sys.stderr)
-    facts |= {"calibration_data": source.name, "calibration_indices": indices.tolist()}
-    return tested, examination, images, facts | {"calibration_warnings": suspicious}
-
-
-def publish(folder, results, report, page, output_dir):
-    """Moves what kept its promise into the output folder, and writes the card beside it.
-
-    Args:
-        folder: the staging folder, on the same disk.
-        results: dict from format to `pipeline.Result`.
-        report: the card as plain data.
-        page: the card in Markdown.
-        output_dir: the folder, made if need be.
-    """
-    from export import microcontroller
-    from export.bundle import FOLDER
-    from train.run_folder import CONFIG, written_aside
-
-    os.makedirs(output_dir, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output_dir) as replaced:
-        earlier = [f"{report['model']['name']}{row.suffix}" for row in FORMATS.values()]
-        earlier += [f"{os.path.splitext(name)[0]}{suffix}" for name in earlier for suffix in microcontroller.SUFFIXES]
-        for name in (*earlier, FOLDER):  # of which the new card does not tell
-            if os.path.exists(os.path.join(output_dir, name)):
-                os.replace(os.path.join(output_dir, name), os.path.join(replaced, name))
-        for result in results.values():
-            for path in () if result.failures else (result.path, *result.companions):
-                os.replace(path, os.path.join(output_dir, os.path.basename(path)))
-        if os.path.exists(os.path.join(folder, FOLDER)):
-            os.replace(os.path.join(folder, FOLDER), os.path.join(output_dir, FOLDER))
-    texts = {"card.json": json.dumps(report, indent=2) + "\n", "card.md": page}
-    config = os.path.join(os.path.dirname(report["model"]["file"]), CONFIG)
-    if os.path.exists(config):  # so that evaluate.py scores these files on the run's data, split as it was
-        with open(config, encoding="utf-8") as file:
-            texts[CONFIG] = file.read()
-    for name, text in texts.items():
-        with (
-            written_aside(os.path.join(output_dir, name)) as aside,
-            open(aside, "w", encoding="utf-8") as file,
-        ):
-            file.write(text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """From a trained model to examined files in a staging folder; nothing is published here."""
 
 import dataclasses
+import functools
 import json
 import os
+import shutil
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from export import (
     rebuild,
     rounding,
     saved_model,
+    sensitivity,
     targets,
     verify,
     walk,
@@ -24,7 +27,7 @@ from export.graph import Graph
 from train import input_pipeline, predictor, scoring
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Examination:
     """Real images, and what the Keras model says of them.
 
@@ -46,7 +49,7 @@ class Examination:
         return scoring.score(self.expected, self.labels).top1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Staged:
     """What files are made from.
 
@@ -59,6 +62,7 @@ class Staged:
         calibration_images: uint8 (n, h, w, c), or None.
         ranges: dict from activation to `calibration.Range`: a quantization-aware model's own, or those on calibration
             images.
+        held_out: `Examination` of training images that mixed formats choose on, or None.
         preparation: dict of how the net was fine-tuned; empty where it was not.
         failure: why the net could not be fine-tuned, or "".
     """
@@ -70,6 +74,7 @@ class Staged:
     float32_bytes: int
     calibration_images: np.ndarray | None
     ranges: dict | None
+    held_out: Examination | None = None
     preparation: dict = dataclasses.field(default_factory=dict)
     failure: str = ""
 
@@ -84,6 +89,7 @@ class Result:
         failures: list of str: why it is not published; empty where it is.
         companions: paths of staged files that go with it: C++ sources for microcontrollers.
         preparation: dict of how the net was fine-tuned; empty where it was not.
+        scan: dict of which blocks stay in float, of `sensitivity.choose`; empty where none was made.
     """
 
     path: str | None
@@ -91,6 +97,7 @@ class Result:
     failures: list
     companions: tuple = ()
     preparation: dict = dataclasses.field(default_factory=dict)
+    scan: dict = dataclasses.field(default_factory=dict)
 
 
 def check_static(model):
@@ -128,14 +135,15 @@ def examine_keras(model, source, limit):
     return Examination(images, labels, expected, indices)
 
 
-def stage(model, folder, calibration_images, batch_size):
-    """Prepares what every format starts from.
+def stage(model, folder, calibration_images, batch_size, held_out=None):
+    """Prepares what every format starts from, of which the float32 file is written.
 
     Args:
         model: `keras.Model`.
         folder: staging folder.
         calibration_images: uint8 (n, h, w, c), or None.
         batch_size: images a call of the `.tflite` files.
+        held_out: `Examination` of training images, for mixed formats.
     Returns:
         `Staged`.
     """
@@ -144,27 +152,29 @@ def stage(model, folder, calibration_images, batch_size):
         graph, obstacle = walk.from_keras(ready, batch_size), ""
     except walk.UnknownLayerError as error:
         graph, obstacle = None, str(error)
+    float32_file = os.path.join(folder, convert.FLOAT32)
     if graph is None:
-        return _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
+        _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
+        return Staged(ready, folder, None, obstacle, os.path.getsize(float32_file), calibration_images, None)
     ranges = {name: calibration.Range(low, high) for name, (low, high) in graph.ranges.items()}
     if not ranges and calibration_images is not None:
         ranges = calibration.observe(graph, calibration_images)
-    float32_bytes = len(flatbuffer.to_bytes(graph))
-    return Staged(ready, folder, graph, obstacle, float32_bytes, calibration_images, ranges)
+    with open(float32_file, "wb") as file:
+        file.write(flatbuffer.to_bytes(graph))
+    float32_bytes = os.path.getsize(float32_file)
+    return Staged(ready, folder, graph, obstacle, float32_bytes, calibration_images, ranges, held_out)
 
 
 def _stage_for_converter(model, folder, calibration_images, batch_size, obstacle):
     saved_model.write_fixed(model, os.path.join(folder, convert.FIXED_BATCH), batch_size)
     if calibration_images is not None:
         np.save(os.path.join(folder, convert.CALIBRATION), calibration_images)
-    float32_file = os.path.join(folder, convert.FLOAT32)
     try:
-        convert.convert("float32", folder, float32_file)
+        convert.convert("float32", folder, os.path.join(folder, convert.FLOAT32))
     except RuntimeError as error:
         raise ValueError(
             f"The model cannot be converted, neither by ourselves ({obstacle}) nor by TFLiteConverter: {error}"
         ) from error
-    return Staged(model, folder, None, obstacle, os.path.getsize(float32_file), calibration_images, None)
 
 
 def produce(name, staged, examination, gate):
@@ -183,7 +193,7 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [staged.failure])
     path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
-        noise = _make(name, staged, path, examination.images)
+        noise, scan = _make(name, staged, path, examination, gate)
         if name == "saved_model":
             scores, measured = _serve_in_child(staged.folder, path, examination.images)
         else:
@@ -195,7 +205,46 @@ def produce(name, staged, examination, gate):
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
     failures += _refused(path, row, gate.target) if gate.target else []
     companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
-    return Result(path, evidence, failures, tuple(companions), staged.preparation)
+    return Result(path, evidence, failures, tuple(companions), staged.preparation, scan)
+
+
+def _make(name, staged, path, examination, gate):
+    """Writes the file; returns the noise of its layers and the scan of its blocks, where there are such."""
+    scheme = FORMATS[name].scheme
+    if name == "float32":
+        shutil.copyfile(os.path.join(staged.folder, convert.FLOAT32), path)
+    elif scheme is None:
+        saved_model.write(staged.model, path)
+    elif staged.graph is None:
+        convert.convert(name, staged.folder, path, obstacle=staged.obstacle)
+    else:
+        graph, scan = _quantized(scheme, staged, gate)
+        with open(path, "wb") as file:
+            file.write(flatbuffer.to_bytes(graph))
+        return verify.noise(_signal(staged.graph, examination), graph, examination.images), scan
+    return {}, {}
+
+
+def _quantized(scheme, staged, gate):
+    """The staged graph in the scheme's numbers, and the scan of its blocks where it is mixed."""
+    # A quantization-aware net was trained with its weights rounded to the nearest.
+    is_trained = bool(staged.graph.ranges) and scheme.activations != "float32"
+    stored = _rounded(staged, scheme.weights) if scheme.rounding == "optimal" and not is_trained else None
+    quantized = functools.partial(quantization.quantize, staged.graph, scheme, staged.ranges, stored=stored)
+    if not scheme.is_mixed:
+        return quantized(), {}
+    kept_float, scan = sensitivity.choose(staged.graph, quantized, staged.calibration_images, staged.held_out, gate)
+    return quantized(kept_float), scan
+
+
+@functools.lru_cache(maxsize=1)  # of the net at hand: once for all its formats
+def _rounded(staged, dtype):
+    return rounding.rounded(staged.graph, dtype, staged.calibration_images)
+
+
+@functools.lru_cache(maxsize=1)
+def _signal(graph, examination):
+    return verify.signal(graph, examination.images)
 
 
 def _refused(path, row, target):
@@ -204,24 +253,6 @@ def _refused(path, row, target):
         return [f"{targets.TARGETS[target].title} runs .tflite files: leave saved_model out of --formats"]
     with open(path, "rb") as file:
         return targets.check(file.read(), target)
-
-
-def _make(name, staged, path, images):
-    """Writes the file; returns the noise of its layers, where they can be seen."""
-    scheme = FORMATS[name].scheme
-    if scheme is None:
-        saved_model.write(staged.model, path)
-        return {}
-    if staged.graph is None:
-        convert.convert(name, staged.folder, path, obstacle=staged.obstacle)
-        return {}
-    moments = None
-    if scheme.rounding == "optimal":
-        moments = rounding.second_moments(staged.graph, staged.calibration_images)
-    graph = quantization.quantize(staged.graph, scheme, staged.ranges, moments=moments)
-    with open(path, "wb") as file:
-        file.write(flatbuffer.to_bytes(graph))
-    return verify.noise(staged.graph, graph, images)
 
 
 def _serve_in_child(folder, path, images):

@@ -7,7 +7,6 @@ biases in 32 bits at the product of both scales.
 
 import numpy as np
 
-from export import rounding
 from export.graph import Graph, Operator, Tensor, constant
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
@@ -17,7 +16,7 @@ LIMITS = {"int4": 7, "int8": 127, "int16": 32767}  # of symmetric integers
 LARGEST_BIAS = 2**30  # half of what 32 bits hold, so that sums have room
 
 
-def quantize(graph, scheme, ranges=None, kept_float=(), moments=None):
+def quantize(graph, scheme, ranges=None, kept_float=(), stored=None):
     """The graph in the numbers of a scheme.
 
     Args:
@@ -26,13 +25,13 @@ def quantize(graph, scheme, ranges=None, kept_float=(), moments=None):
         ranges: for integer activations: dict from the name of an activation to its `calibration.Range`. Where it
             knows the means, biases make up for what rounding the weights does to the outputs' means.
         kept_float: names of activations whose operators stay in float32.
-        moments: for optimal rounding: dict of `rounding.second_moments`.
+        stored: for optimal rounding: dict of `rounding.rounded`; kernels that it lacks are rounded to the nearest.
     Returns:
         `Graph`; the given one is left as it is.
     """
     if scheme.activations == "float32":
-        return _weights_only(graph, scheme, moments or {})
-    return _Quantized(graph, scheme, ranges, frozenset(kept_float)).graph
+        return _weights_only(graph, scheme, stored or {})
+    return _Quantized(graph, scheme, ranges, frozenset(kept_float), stored or {}).graph
 
 
 def bias_correction(weights, stored, scale, means):
@@ -83,7 +82,7 @@ def scale_and_zero_point(smallest, largest, dtype):
     return scale, int(np.clip(np.round(-128 - smallest / scale), -128, 127))
 
 
-def _weights_only(graph, scheme, moments):
+def _weights_only(graph, scheme, rounded):
     new = graph.copy()
     operators = []
     for operator in new.operators:
@@ -96,11 +95,8 @@ def _weights_only(graph, scheme, moments):
                 operator.inputs[number] = output = Tensor(weights.name, weights.shape)
                 operators.append(Operator("DEQUANTIZE", [stored], output))
             elif scheme.weights in LIMITS and operator.kind in WEIGHTED and number == 1:
-                stored, weights.scale = symmetric(weights.data, scheme.weights)
-                if weights.name in moments:
-                    limit = LIMITS[scheme.weights]
-                    stored = rounding.optimal(weights.data, weights.scale, moments[weights.name], limit)
-                weights.data = stored
+                nearest, weights.scale = symmetric(weights.data, scheme.weights)
+                weights.data = rounded.get(weights.name, nearest)
                 weights.dtype = scheme.weights
                 if operator.kind == "FULLY_CONNECTED":
                     operator.options["asymmetricQuantizeInputs"] = True
@@ -112,8 +108,8 @@ def _weights_only(graph, scheme, moments):
 class _Quantized:
     """The new graph so far; each activation exists in integers, in float32, or in both where both are asked for."""
 
-    def __init__(self, graph, scheme, ranges, kept_float):
-        self.scheme, self.ranges = scheme, ranges
+    def __init__(self, graph, scheme, ranges, kept_float, rounded):
+        self.scheme, self.ranges, self.rounded = scheme, ranges, rounded
         self.integers, self.floats = {}, {}
         image = Tensor("image", graph.image.shape, scheme.pixels)
         if scheme.pixels == "uint8":
@@ -200,6 +196,8 @@ class _Quantized:
 
     def _weights_and_bias(self, x, weights, bias, means, has_one_scale):
         stored, scale = symmetric(weights.data, self.scheme.weights, has_one_scale)
+        if not has_one_scale:
+            stored = self.rounded.get(weights.name, stored)
         # A channel of tiny weights has a scale so small that its bias would not fit.
         least = np.abs(bias.data) / (np.float64(x.scale) * LARGEST_BIAS)
         if np.any(scale < least):

@@ -12,7 +12,7 @@ import pytest
 from conftest import run
 
 import keras_resnet
-from export import card, convert, formats, pipeline, rebuild, saved_model, verify
+from export import card, convert, flatbuffer, formats, pipeline, rebuild, rounding, saved_model, verify
 from train import data, input_pipeline, predictor, scoring
 
 
@@ -130,7 +130,7 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
     done = run("export/main.py", *flags, f"--output_dir={tmp_path}/out", "--formats=float32,int8", code=1)
     assert "NOT WRITTEN" in done.stdout
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["card.json", "card.md", "resnet8_float32.tflite"]
+    assert written == ["card.json", "card.md", "card.png", "resnet8_float32.tflite"]
     report = read_card(tmp_path / "out")["artifacts"]
     assert report["int8"]["file"] is None
     assert any("top-1 falls by" in failure for failure in report["int8"]["failures"])
@@ -263,7 +263,7 @@ def test_what_the_gate_refuses_is_not_written(digits_run, tmp_path):
     done = run("export/main.py", *flags, "--formats=float32,int8", *asked, code=1)
     assert "NOT WRITTEN: size 0.3" in done.stdout
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["card.json", "card.md", "config.json", "resnet8_int8.tflite"]
+    assert names == ["card.json", "card.md", "card.png", "config.json", "resnet8_int8.tflite"]
 
 
 @pytest.mark.smoke
@@ -281,7 +281,7 @@ def test_what_an_earlier_export_left_goes_when_the_card_is_new(digits_run, tmp_p
     (tmp_path / "out" / "mine.txt").write_text("a user's file")
     run("export/main.py", *flags, "--formats=float32", "--overwrite")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["card.json", "card.md", "config.json", "mine.txt", "resnet8_float32.tflite"]
+    assert names == ["card.json", "card.md", "card.png", "config.json", "mine.txt", "resnet8_float32.tflite"]
 
 
 @pytest.fixture
@@ -356,3 +356,32 @@ def test_published_imagenet_weights_keep_their_answers_in_int8(shared_data, tmp_
         lost += round(50 * (card["model"]["top1"] - artifact["top1"]))
     assert agreement >= 94
     assert lost <= 3
+
+
+TWICE = ("dynamic", "int8", "int8_float_io")
+
+
+@pytest.mark.smoke
+def test_what_all_formats_need_is_computed_once(digits_run, tmp_path, monkeypatch):
+    """The float net's file, its activations and its optimally rounded kernels; another net has its own."""
+    calls = []
+
+    def count(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments: calls.append(name) or function(*arguments))
+
+    model, source = predictor.load_keras(str(digits_run / "model.keras")), data.load("digits")
+    images, _, _ = input_pipeline.arrays(source, "train", 40)
+    examination = pipeline.examine_keras(model, source, 30)
+    staged = pipeline.stage(model, str(tmp_path), images, 1)
+    for module, name in ((verify, "signal"), (rounding, "rounded"), (flatbuffer, "to_bytes")):
+        count(module, name)
+    float32 = pipeline.produce("float32", staged, examination, verify.Gate(max_top1_drop=100))
+    assert (calls, float32.failures) == ([], [])
+    results = [pipeline.produce(name, staged, examination, verify.Gate(max_top1_drop=100)) for name in TWICE]
+    assert [result.failures for result in results] == [[], [], []]
+    assert (calls.count("signal"), calls.count("rounded")) == (1, 1)
+    other = pipeline.stage(model, str(tmp_path), images[:35], 1)
+    again = pipeline.produce("int8", other, examination, verify.Gate(max_top1_drop=100))
+    assert (calls.count("signal"), calls.count("rounded")) == (2, 2)
+    assert again.evidence.noise != results[1].evidence.noise

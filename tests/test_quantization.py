@@ -36,6 +36,7 @@ KEPT = {
     "int8_float_io": (0.99, 0.04),
     "float16_float_io": (1.0, 2e-3),
     "int8_edgetpu": (0.99, 0.04),
+    "int8_mixed": (0.99, 0.04),
     "int16x8": (0.99, 0.03),
     "int4": (0.97, 0.2),
 }
@@ -46,8 +47,9 @@ KEPT = {
 def test_a_format_keeps_what_it_should(digits_graph, tmp_path, name):
     net, ranges, images, expected = digits_graph
     agreement, error = KEPT[name]
-    moments = rounding.second_moments(net, images[:40]) if name == "int4" else None
-    scores = scores_of(quantization.quantize(net, FORMATS[name].scheme, ranges, moments=moments), images, tmp_path)
+    scheme = FORMATS[name].scheme
+    stored = rounding.rounded(net, scheme.weights, images[:40]) if scheme.rounding == "optimal" else None
+    scores = scores_of(quantization.quantize(net, scheme, ranges, stored=stored), images, tmp_path)
     assert np.mean(scores.argmax(1) == expected.argmax(1)) >= agreement
     assert np.sqrt(np.mean((scores - expected) ** 2) / np.mean(expected**2)) <= error
 
@@ -124,6 +126,29 @@ def test_optimal_rounding_beats_the_nearest_where_inputs_are_correlated():
     assert np.array_equal(rounding.optimal(weights, scale, np.eye(36), 7), nearest)  # nothing to make up for
 
 
+@pytest.mark.unit
+def test_int8_rounds_small_kernels_optimally_and_only_where_it_may(digits_graph, tmp_path):
+    """Nets that were trained with their weights rounded, zero or clustered keep these."""
+    net, ranges, images, expected = digits_graph
+    stored = rounding.rounded(net, "int8", images)
+    kernels = {one.inputs[1].name: one.inputs[1].data for one in net.operators if one.kind in quantization.WEIGHTED}
+    assert {*stored} == {name for name, kernel in kernels.items() if np.prod(kernel.shape[1:]) <= 600}
+    assert len(stored) > 5
+    nearest, optimal = (quantization.quantize(net, FORMATS["int8"].scheme, ranges, stored=one) for one in ({}, stored))
+    steps = [
+        np.abs(after.inputs[1].data.astype(int) - before.inputs[1].data).max()
+        for before, after in zip(nearest.operators, optimal.operators, strict=True)
+        if before.kind in quantization.WEIGHTED
+    ]
+    assert 1 <= max(steps) <= 3
+    errors = [np.mean((scores_of(one, images, tmp_path) - expected) ** 2) for one in (nearest, optimal)]
+    assert errors[1] < 1.05 * errors[0]
+    for name in ("int8_qat", "pruned_int8", "clustered_int8"):
+        assert FORMATS[name].scheme.rounding == "nearest"
+    assert not FORMATS["int8"].needs_images(has_ranges=True)
+    assert FORMATS["int8_mixed"].needs_images(has_ranges=True)
+
+
 GEOMETRIES = [("same", 1, 1), ("same", 2, 1), ("valid", 2, 1), ("same", 1, 2)]
 
 
@@ -188,8 +213,9 @@ def test_noise_names_the_layer_that_was_hurt(digits_graph):
     wrong = dict(ranges)
     seen = ranges["stage2_block1_relu1"]
     wrong["stage2_block1_relu1"] = calibration.Range(0.0, 0.05 * seen.high, seen.means)
-    hurt = verify.noise(net, quantization.quantize(net, FORMATS["int8"].scheme, wrong), images)
-    fine = verify.noise(net, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images)
+    signals = verify.signal(net, images)
+    hurt = verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, wrong), images)
+    fine = verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images)
     assert "stage2_block1_relu1" in hurt
     assert hurt["stage2_block1_relu1"] < 10 < min(fine.values())
 

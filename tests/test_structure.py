@@ -13,7 +13,7 @@ ALLOWED = {
     "train": {"train", "keras", "keras_resnet", "numpy", "tensorflow", "tensorflow_datasets", "absl", "tqdm",
               "matplotlib", "sklearn", "scipy", "ai_edge_litert", "PIL"},
     "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert",
-               "flatbuffers", "litert_quantizer", "tensorflow_model_optimization", "tf_keras"},
+               "flatbuffers", "litert_quantizer", "matplotlib", "tensorflow_model_optimization", "tf_keras"},
 }  # fmt: skip
 # What the exporter may take from the trainer: data with its augmentation, and the code that runs and scores files
 # (BUILD_NOTES.md).

@@ -202,7 +202,7 @@ def test_a_file_that_its_target_refuses_is_not_written(digits_run, tmp_path):
     assert "NOT WRITTEN: TensorFlow Lite Micro: CAST: reads uint8" in done.stdout
     sources = [f"resnet8_int8{suffix}" for suffix in microcontroller.SUFFIXES]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == sorted(["card.json", "card.md", "config.json", "resnet8_int8.tflite", *sources])
+    assert names == sorted(["card.json", "card.md", "card.png", "config.json", "resnet8_int8.tflite", *sources])
     artifacts = json.loads((tmp_path / "out" / "card.json").read_text())["artifacts"]
     assert artifacts["saved_model"]["failures"] == [
         "TensorFlow Lite Micro runs .tflite files: leave saved_model out of --formats"

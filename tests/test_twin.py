@@ -151,7 +151,7 @@ def test_a_net_of_unknown_layers_is_not_fine_tuned(tmp_path):
     run("export/main.py", *flags, "--eval_data=digits", "--formats=float32,pruned", "--eval_images=50", code=1)
     assert "'depthwise'" in card(tmp_path / "out")["artifacts"]["pruned"]["failures"][0]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["card.json", "card.md", "theirs_float32.tflite"]
+    assert names == ["card.json", "card.md", "card.png", "theirs_float32.tflite"]
     script = f"import keras; from export import twin; twin.mirror(keras.saving.load_model('{tmp_path}/theirs.keras'))"
     done = run("-c", script, code=1)
     assert "Received: 'depthwise', a DepthwiseConv2D." in done.stderr

@@ -1,0 +1,146 @@
+"""Which blocks lose most in int8, and the fewest that must stay in float for a net to keep its answers.
+
+No image that a file is scored on is looked at: blocks are ordered on calibration images, by the scores alone, and their
+number is chosen on training images that were held out. The gate then judges the choice on the test images.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from export import flatbuffer
+from train import predictor
+
+BLOCK = re.compile(r"stage\d+_block\d+")
+SCANNED_IMAGES = 32  # that blocks are ordered on, each with all its scores; our choice, not measured against others
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A net with some blocks in float, judged on held-out images.
+
+    Attributes:
+        num_float: how many of the blocks stay in float, the most sensitive first.
+        bytes: size of the file.
+        top1: its share of right answers.
+        agreement: share of images whose best class is the Keras model's.
+    """
+
+    num_float: int
+    bytes: int
+    top1: float
+    agreement: float
+
+
+def blocks(graph):
+    """The graph's activations by block.
+
+    Args:
+        graph: `Graph` in float32.
+    Returns:
+        dict from "stem", "stage1_block1", ..., "head" to a list of names of activations, in the order of execution; of
+        a net without such names every layer is a block.
+    """
+    found, current = {}, "stem"
+    for name in _names(graph):
+        if named := BLOCK.match(name):
+            current = named[0]
+        elif current != "stem":
+            current = "head"
+        found.setdefault(current, []).append(name)
+    return found if len(found) > 1 else {name: [name] for name in _names(graph)}
+
+
+def _names(graph):
+    return [operator.output.name for operator in graph.operators if operator.kind != "CAST"]
+
+
+def errors(graph, quantized, images):
+    """What each block alone does to the scores in int8, while all others compute in float.
+
+    A block alone, not all but one: where two blocks ruin the scores, either of them left out improves nothing.
+
+    Args:
+        graph: `Graph` in float32.
+        quantized: function from the names of activations that stay in float to a `Graph`.
+        images: uint8 (n, h, w, c); the first SCANNED_IMAGES are used.
+    Returns:
+        dict from the block to the root mean square error of the scores over that of the scores, the largest first.
+    """
+    few, parts = images[:SCANNED_IMAGES], blocks(graph)
+    expected = _scores(flatbuffer.to_bytes(graph), few)
+    found = {}
+    for name in parts:
+        others = [activation for other in parts if other != name for activation in parts[other]]
+        wrong = _scores(flatbuffer.to_bytes(quantized(others)), few) - expected
+        found[name] = float(np.sqrt(np.mean(np.square(wrong)) / np.mean(np.square(expected))))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def steps(graph, quantized, order, held_out, is_enough):
+    """Nets with more and more blocks in float, up to the first that is enough, and a few beyond it for the picture.
+
+    Args:
+        graph: `Graph` in float32.
+        quantized: function from the names of activations that stay in float to a `Graph`.
+        order: names of the blocks, the most sensitive first.
+        held_out: `pipeline.Examination` of images to choose on.
+        is_enough: function from a `Step` to bool.
+    Returns:
+        `Step` that is chosen, and list of all steps.
+    """
+    found, chosen, parts, num_float = [], None, blocks(graph), 0
+    while num_float < len(order):
+        kept = [activation for name in order[:num_float] for activation in parts[name]]
+        content = flatbuffer.to_bytes(quantized(kept))
+        best = _scores(content, held_out.images).argmax(axis=1)
+        step = Step(
+            num_float,
+            len(content),
+            float(np.mean(best == held_out.labels)),
+            float(np.mean(best == held_out.expected.argmax(axis=1))),
+        )
+        found.append(step)
+        chosen = chosen or (step if is_enough(step) else None)
+        # Behind the choice at distances of 1, 2, 4, ...: few runs show where the curve goes.
+        num_float += 1 if chosen is None else max(1, num_float - chosen.num_float)
+    whole = Step(len(order), len(flatbuffer.to_bytes(graph)), held_out.top1, 1.0)
+    return chosen or whole, [*found, whole]
+
+
+def choose(graph, quantized, images, held_out, gate):
+    """The fewest blocks in float that keep what the gate asks, on held-out images.
+
+    Args:
+        graph: `Graph` in float32.
+        quantized: function from the names of activations that stay in float to a `Graph`.
+        images: uint8 (n, h, w, c), calibration images.
+        held_out: `pipeline.Examination` of training images.
+        gate: `verify.Gate`, of which max_top1_drop and min_agreement count.
+    Returns:
+        names of the activations that stay in float, and the scan as plain data for the card.
+    """
+
+    def is_enough(step):
+        drop = 100 * (held_out.top1 - step.top1)
+        return drop <= gate.max_top1_drop + 1e-9 and step.agreement >= (gate.min_agreement or 0)
+
+    ordered = errors(graph, quantized, images)
+    chosen, all_steps = steps(graph, quantized, [*ordered], held_out, is_enough)
+    parts, in_float = blocks(graph), [*ordered][: chosen.num_float]
+    scan = {
+        "float_blocks": in_float,
+        "errors": ordered,
+        "steps": [dataclasses.asdict(step) for step in all_steps],
+        "scanned_images": min(len(images), SCANNED_IMAGES),
+        "held_out_images": len(held_out.labels),
+        "held_out_top1": held_out.top1,
+        "max_top1_drop": gate.max_top1_drop,
+        "min_agreement": gate.min_agreement,
+    }
+    return [activation for name in in_float for activation in parts[name]], scan
+
+
+def _scores(content, images):
+    return predictor.from_tflite(content).predict(images)
