@@ -86,6 +86,16 @@ def test_operators_exchanged_for_speed_give_the_same_bits(case, name, uses_xnnpa
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("name", ["dynamic", "int4"])
+def test_small_kernels_stay_float_where_activations_do(name):
+    net = quantization.quantize(walk.from_keras(golden.build("ResNet20"), 1), FORMATS[name].scheme)
+    weights = [one.inputs[1] for one in net.operators if one.kind in quantization.WEIGHTED]
+    dtypes = {one.name: one.dtype for one in weights if not one.name.endswith("shortcut_pad/kernel")}
+    assert [key for key, dtype in dtypes.items() if dtype == "float32"] == ["stem_conv/kernel", "predictions/kernel"]
+    assert {*dtypes.values()} == {"float32", FORMATS[name].scheme.weights}
+
+
+@pytest.mark.unit
 def test_a_net_of_shortcuts_a_is_one_part_for_xnnpack(tmp_path):
     path = tmp_path / "net.tflite"
     net = walk.from_keras(golden.build("ResNet20"), 1)
