@@ -43,5 +43,6 @@ setuptools.setup(
         ],
         "test": ["jax", "pytest", "pytest-xdist", "ruff"],
         "torch": ["torch>=2.13"],
+        "bench": ["onnx", "onnxruntime", "torch>=2.13"],  # rivals of make bench, which leaves out what is absent
     },
 )

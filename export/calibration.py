@@ -48,7 +48,7 @@ def observe(graph, images):
     for arrays in activations(graph, images):
         lows.append([array.min() for array in arrays.values()])
         highs.append([array.max() for array in arrays.values()])
-        means.append([array.mean((*range(array.ndim - 1),), dtype="float64") for array in arrays.values()])
+        means.append([array.mean((*range(array.ndim - 1),)) for array in arrays.values()])
         samples.append([rng.choice(array.reshape(-1), SAMPLES // num_batches) for array in arrays.values()])
         names = [*arrays]
     found = {}

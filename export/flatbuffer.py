@@ -21,6 +21,7 @@ OPERATORS = {
     "ADD":             ("AddOptions",            (1, 2, 3)),
     "MUL":             ("MulOptions",            (1, 2, 4)),
     "PAD":             ("PadOptions",            (1, 2, 3)),
+    "RESHAPE":         ("ReshapeOptions",        (1, 1, 1)),
     "RELU":            (None,                    (1, 2, 3)),
     "LOGISTIC":        (None,                    (1, 2, 3)),
     "SOFTMAX":         ("SoftmaxOptions",        (1, 2, 3)),

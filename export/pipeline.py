@@ -160,7 +160,7 @@ def stage(model, folder, calibration_images, batch_size, held_out=None):
     if not ranges and calibration_images is not None:
         ranges = calibration.observe(graph, calibration_images)
     with open(float32_file, "wb") as file:
-        file.write(flatbuffer.to_bytes(graph))
+        file.write(flatbuffer.to_bytes(quantization.quantize(graph, FORMATS["float32"].scheme)))
     float32_bytes = os.path.getsize(float32_file)
     return Staged(ready, folder, graph, obstacle, float32_bytes, calibration_images, ranges, held_out)
 

@@ -7,12 +7,16 @@ biases in 32 bits at the product of both scales.
 
 import numpy as np
 
+from export import equivalents
 from export.graph import Graph, Operator, Tensor, constant
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
 SAME_SCALE = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU")  # LiteRT's kernels do not rescale their outputs
 FIXED_RANGE = ("SOFTMAX", "LOGISTIC")  # outputs from 0 to 1, whose scale the kernels fix
 LIMITS = {"int4": 7, "int8": 127, "int16": 32767}  # of symmetric integers
+# Weights of a kernel with float32 activations from which on it is made of integers: as in TFLiteConverter. Those of a
+# CIFAR net's first and last layer are few and weigh much (BUILD_NOTES.md, "Quantization").
+FEWEST_WEIGHTS = 1024
 LARGEST_BIAS = 2**30  # half of what 32 bits hold, so that sums have room
 
 
@@ -30,8 +34,9 @@ def quantize(graph, scheme, ranges=None, kept_float=(), stored=None):
         `Graph`; the given one is left as it is.
     """
     if scheme.activations == "float32":
-        return _weights_only(graph, scheme, stored or {})
-    return _Quantized(graph, scheme, ranges, frozenset(kept_float), stored or {}).graph
+        made = _weights_only(graph, scheme, stored or {})
+        return made if scheme.weights == "int4" else equivalents.exchanged(made)  # XNNPACK has no int4 convolutions
+    return equivalents.exchanged(_Quantized(graph, scheme, ranges, frozenset(kept_float), stored or {}).graph)
 
 
 def bias_correction(weights, stored, scale, means):
@@ -94,7 +99,7 @@ def _weights_only(graph, scheme, rounded):
                 stored = constant(f"{weights.name}/float16", weights.data, "float16")
                 operator.inputs[number] = output = Tensor(weights.name, weights.shape)
                 operators.append(Operator("DEQUANTIZE", [stored], output))
-            elif scheme.weights in LIMITS and operator.kind in WEIGHTED and number == 1:
+            elif scheme.weights in LIMITS and _is_large_kernel(operator, number):
                 nearest, weights.scale = symmetric(weights.data, scheme.weights)
                 weights.data = rounded.get(weights.name, nearest)
                 weights.dtype = scheme.weights
@@ -103,6 +108,10 @@ def _weights_only(graph, scheme, rounded):
         operators.append(operator)
     new.operators = operators
     return new
+
+
+def _is_large_kernel(operator, number):
+    return operator.kind in WEIGHTED and number == 1 and operator.inputs[1].data.size >= FEWEST_WEIGHTS
 
 
 class _Quantized:

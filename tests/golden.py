@@ -36,8 +36,8 @@ BACKEND_CASES += ("ResNet50D", "SEResNet50", "ResNeXt50_32x4d")
 
 
 def build(case):
-    """The net of a case, small, with logits and seeded weights."""
-    name, arguments = CASES[case]
+    """The net of a case, or of a row of VARIANTS, small, with logits and seeded weights."""
+    name, arguments = CASES.get(case, (case, {}))
     size = 2 * VARIANTS[name].total_strides if VARIANTS[name].image_size == 224 else 32
     model = keras_resnet.build(
         name,

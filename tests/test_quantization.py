@@ -1,11 +1,12 @@
 """Our own quantization: LiteRT's arithmetic, on trained nets and on what breaks it."""
 
+import golden
 import keras
 import numpy as np
 import pytest
 from conftest import run
 
-from export import calibration, flatbuffer, graph, quantization, rounding, verify, walk
+from export import calibration, equivalents, flatbuffer, graph, quantization, rounding, verify, walk
 from export.formats import FORMATS, Scheme
 from train import data, input_pipeline, predictor
 
@@ -61,6 +62,48 @@ def test_the_given_graph_stays_as_it_is(digits_graph, tmp_path):
         if row.scheme:
             quantization.quantize(net, row.scheme, ranges)
     assert np.abs(scores_of(net, images[:20], tmp_path) - expected[:20]).max() < 1e-4
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("uses_xnnpack", [True, False])
+@pytest.mark.parametrize("name", ["float32", "dynamic", "int8", "int8_float_io", "int16x8"])
+@pytest.mark.parametrize("case", ["ResNet20", "ResNet18-A", "ResNet50D"])
+def test_operators_exchanged_for_speed_give_the_same_bits(case, name, uses_xnnpack, tmp_path, monkeypatch):
+    model = golden.build(case)
+    images = np.random.default_rng(0).integers(0, 256, (3, *model.input_shape[1:])).astype("uint8")
+    net, path, scores, kinds = walk.from_keras(model, 1), tmp_path / "net.tflite", [], []
+    ranges = calibration.observe(net, images)
+    for is_exchanged in (True, False):
+        if not is_exchanged:
+            monkeypatch.setattr(equivalents, "exchanged", lambda net: net)
+        path.write_bytes(flatbuffer.to_bytes(quantization.quantize(net, FORMATS[name].scheme, ranges)))
+        scores.append(predictor.from_tflite(str(path), uses_xnnpack=uses_xnnpack).predict(images))
+        kinds.append(verify.count_operators(str(path))[0])
+    assert np.array_equal(*scores)
+    has_shortcut_a, has_thin_stem = case in ("ResNet20", "ResNet18-A"), case != "ResNet20"
+    subsamplings = [counts.get("MAX_POOL_2D", 0) for counts in kinds]
+    expected = len([stage for stage in net.operators if stage.output.name.endswith("shortcut_pool")])
+    assert subsamplings[1] - subsamplings[0] == (expected if has_shortcut_a and name != "int16x8" else 0)
+    assert kinds[0].get("RESHAPE", 0) == (has_thin_stem and name in ("dynamic", "int8", "int8_float_io"))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["dynamic", "int4"])
+def test_small_kernels_stay_float_where_activations_do(name):
+    net = quantization.quantize(walk.from_keras(golden.build("ResNet20"), 1), FORMATS[name].scheme)
+    weights = [one.inputs[1] for one in net.operators if one.kind in quantization.WEIGHTED]
+    dtypes = {one.name: one.dtype for one in weights if not one.name.endswith("shortcut_pad/kernel")}
+    assert [key for key, dtype in dtypes.items() if dtype == "float32"] == ["stem_conv/kernel", "predictions/kernel"]
+    assert {*dtypes.values()} == {"float32", FORMATS[name].scheme.weights}
+
+
+@pytest.mark.unit
+def test_a_net_of_shortcuts_a_is_one_part_for_xnnpack(tmp_path):
+    path = tmp_path / "net.tflite"
+    net = walk.from_keras(golden.build("ResNet20"), 1)
+    path.write_bytes(flatbuffer.to_bytes(quantization.quantize(net, FORMATS["float32"].scheme)))
+    interpreter = predictor.open_tflite(str(path))
+    assert [node["op_name"] for node in interpreter._get_ops_details()].count("DELEGATE") == 1
 
 
 @pytest.mark.unit

@@ -7,10 +7,11 @@ import golden
 import keras
 import numpy as np
 import pytest
+import walks
 from ai_edge_litert import schema_py_generated as schema
 
 import keras_resnet
-from export import convert, flatbuffer, saved_model, verify, walk
+from export import flatbuffer, walk
 from train import predictor
 
 # A net of every block, stem, shortcut and padding; the deeper ones repeat them.
@@ -36,24 +37,7 @@ def relative(scores, expected):
 @pytest.mark.parametrize("case", FAMILIES)
 def test_a_file_of_ours_is_the_converters_and_the_keras_models(case, tmp_path):
     """The same operators in the same versions, a size within 2 %, the same scores."""
-    model = golden.build(case)
-    images = images_for(model)
-    expected = predictor.from_keras(model).predict(images)
-    ours = written(walk.from_keras(model, 1), tmp_path)
-    assert relative(predictor.from_tflite(ours).predict(images), expected) < golden.TOLERANCE
-    saved_model.write_fixed(model, str(tmp_path / convert.FIXED_BATCH), 1)
-    theirs = tmp_path / "theirs.tflite"
-    theirs.write_bytes(convert.CONVERTERS["float32"](str(tmp_path)))
-    assert relative(predictor.from_tflite(str(theirs)).predict(images), expected) < golden.TOLERANCE
-    assert versions(ours) == versions(theirs)
-    assert verify.count_operators(ours) == verify.count_operators(str(theirs))
-    assert (tmp_path / "ours.tflite").stat().st_size < 1.02 * theirs.stat().st_size
-
-
-def versions(path):
-    with open(path, "rb") as file:
-        model = schema.ModelT.InitFromPackedBuf(file.read())
-    return {(code.builtinCode, code.version) for code in model.operatorCodes}
+    assert walks.compared(case, str(tmp_path)).failures() == []
 
 
 @pytest.mark.unit

@@ -1,4 +1,4 @@
-"""Training steps of CIFAR ResNet-20 in eager torch, for tests/bench.py: python tests/torch_steps.py BATCH_SIZE DTYPE
+"""Training steps of CIFAR ResNet-20 in eager torch: `python tests/benches/torch_steps.py BATCH_SIZE DTYPE`.
 
 Reads numbers of steps from its input, a line each, and answers each with a line when they are done.
 """
