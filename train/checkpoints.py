@@ -1,5 +1,6 @@
 """Checkpoints of a run: written whole, several deep, restored from the newest that is whole."""
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -26,10 +27,15 @@ class Keeper:
         self.last_written = time.monotonic()
         self.signal = None
 
-    def listen(self):
-        """Takes SIGTERM and Ctrl-C: the first ends the run at the next execution's end, a second one at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+    @contextlib.contextmanager
+    def listening(self):
+        """Takes SIGTERM and Ctrl-C meanwhile: the first ends the run at the next execution's end, a second at once."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, number, frame):
         self.signal = number
