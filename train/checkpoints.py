@@ -124,14 +124,12 @@ def restore(config, variables):
     found, damaged = paths(config), {}
     for path in reversed(found):
         try:
-            arrays, progress = _read(path, variables)
+            progress = load(path, variables)
         except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
             damaged[path] = error
             continue
         if damaged:
             _put_aside(damaged, path)
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
         return progress
     if found:
         raise ValueError(
@@ -139,6 +137,21 @@ def restore(config, variables):
             f"{_listed(damaged)}. Choose another --workdir, or delete them to begin anew."
         )
     return None
+
+
+def load(path, variables):
+    """Sets the variables to what one checkpoint holds; if it is damaged, an error rises and nothing is set.
+
+    Args:
+        path: of the checkpoint.
+        variables: Keras variables, in the order they were saved in.
+    Returns:
+        Fields of `train.loop.Progress`.
+    """
+    arrays, progress = _read(path, variables)
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return progress
 
 
 def _put_aside(damaged, whole):

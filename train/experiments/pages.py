@@ -111,6 +111,30 @@ def conditions(runs):
     )
 
 
-def net_colours(titles):
-    """A colour for each title, the same in every picture with the same titles."""
-    return {title: COLOURS[place % len(COLOURS)] for place, title in enumerate(dict.fromkeys(titles))}
+def by_net(rows):
+    """Rows of each net, in the order of their first."""
+    found = {}
+    for row in rows:
+        found.setdefault(row["net"], []).append(row)
+    return found
+
+
+def drawn_table(header, cells, height=0.35):
+    """A table as a picture.
+
+    Args:
+        header: list of str, one a column.
+        cells: list of rows.
+        height: of a row, in inches.
+    Returns:
+        matplotlib figure.
+    """
+    figure, axes = plt.subplots(figsize=(1.9 * len(header), height * (len(cells) + 1)), layout="constrained")
+    axes.axis("off")
+    table = axes.table(cells, colLabels=header, loc="center", cellLoc="center", bbox=(0, 0, 1, 1))
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("#b0b0b0")
+        cell.set_facecolor("#e8eef4" if row == 0 or column == 0 else "white")
+    return figure

@@ -10,6 +10,7 @@ import re
 import keras
 
 import keras_resnet
+from keras_resnet.variants import VARIANTS
 from train import benchmark, data, input_pipeline, predictor, run_folder, scoring, strategies, trainer
 from train import config as configs
 from train.experiments import settings as lab_settings
@@ -59,11 +60,19 @@ class Net:
 
 
 def parse_net(text):
-    """`Net` from MODEL or MODEL:SHORTCUT; the trainer's configuration refuses names that there are not."""
+    """`Net` from MODEL or MODEL:SHORTCUT; a shortcut that is the net's own is left out, so that they are one run.
+
+    Raises:
+        ValueError: if there is no such net or shortcut; for a net the nearest names are given.
+    """
     model, _, shortcut = text.partition(":")
-    net = Net(model, shortcut)
     configs.make({"model": model})
-    return net
+    allowed = [choice for choice in VARIANTS[model].shortcuts if choice]
+    if shortcut and shortcut not in allowed:
+        raise ValueError(
+            f"{model} has no such shortcut. Expected one of {', '.join(allowed) or 'none'}. Received: {text}."
+        )
+    return Net(model, "" if allowed and shortcut == allowed[0] else shortcut)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +111,7 @@ class Run:
         return 100 * (1 - scoring.score(*scoring.predict(found, self.source(), "test")).top1)
 
 
-def plan(settings, net, seed, num_epochs):
+def plan(settings, net, seed, num_epochs, **passing):
     """The run of a net: where it is and with which configuration.
 
     Args:
@@ -110,6 +119,7 @@ def plan(settings, net, seed, num_epochs):
         net: `Net`.
         seed: whole number.
         num_epochs: whole number.
+        **passing: fields of the trainer's configuration that change nothing of the result.
     Returns:
         `Run`, trained or not.
     Raises:
@@ -122,7 +132,7 @@ def plan(settings, net, seed, num_epochs):
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
     folder = f"{net.model}{'-' + net.shortcut if net.shortcut else ''}-{num_epochs}epochs-seed{seed}-{digest}"
     workdir = os.path.join(settings.output_dir, "runs", folder)
-    return Run(net, configs.make(chosen | {"workdir": workdir, "data_dir": settings.data_dir}))
+    return Run(net, configs.make(chosen | passing | {"workdir": workdir, "data_dir": settings.data_dir}))
 
 
 def train(run):
@@ -134,18 +144,19 @@ def train(run):
     trainer.fit(strategies.make(run.config), run.config, "auto")
 
 
-def train_all(settings, name, nets):
+def train_all(settings, name, nets, **passing):
     """Trains every net from every seed, the shallow ones first: their results are of use while the others go on.
 
     Args:
         settings: `Settings`.
         name: of the experiment.
         nets: list of `Net`.
+        **passing: as of `plan`.
     Returns:
         list of `Run`, by net, then by seed.
     """
     num_epochs = lab_settings.epochs(settings, name, lambda: _seconds_an_epoch(settings, nets)) if nets else 0
-    runs = [plan(settings, net, seed, num_epochs) for net in nets for seed in settings.seeds]
+    runs = [plan(settings, net, seed, num_epochs, **passing) for net in nets for seed in settings.seeds]
     for run in sorted(runs, key=lambda run: (run.config.seed, run.net.depth)):
         print(f"\n{run.net.title}, seed {run.config.seed}: {run.config.workdir}", flush=True)
         train(run)
