@@ -14,7 +14,6 @@ from train.losses import cross_entropy, one_hot
 
 TITLE = "Gradients: they do not vanish in plain nets"
 MOST_CHECKPOINTS = 6  # of a run that are measured, evenly spread
-EVERY_CHECKPOINT = {"checkpoints_to_keep": 1_000_000}  # what the trainer is told, so that there are some
 
 
 def measure(runs, settings):
@@ -73,8 +72,8 @@ def draw(rows):
     figure, panels = plt.subplots(
         1, len(nets), figsize=(4.2 * len(nets), 4), sharey=True, layout="constrained", squeeze=False
     )
-    for axes, (net, own) in zip(panels[0], nets.items(), strict=True):
-        own = [row for row in own if row["seed"] == own[0]["seed"]]
+    for axes, (net, of_all_seeds) in zip(panels[0], nets.items(), strict=True):
+        own = [row for row in of_all_seeds if row["seed"] == of_all_seeds[0]["seed"]]
         moments = sorted({row["iteration"] for row in own})
         for place, moment in enumerate(moments):
             line = [row for row in own if row["iteration"] == moment]

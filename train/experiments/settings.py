@@ -25,7 +25,8 @@ class Settings:
         seeds: tuple of whole numbers; every net is trained once from each.
         output_dir: folder of the results, and of `runs/`, which all experiments share.
         nets: names that replace the experiment's own; empty: its own.
-        weights: dict from an ImageNet net to its weights, for `crops`.
+        weights: dict from an ImageNet net to its weights, which `crops` scores instead of training nets.
+        class_index: file with ImageNet's classes, for folders named by wnids.
     """
 
     data: str
@@ -35,6 +36,7 @@ class Settings:
     output_dir: str
     nets: tuple = ()
     weights: dict = dataclasses.field(default_factory=dict)
+    class_index: str = ""
 
     @property
     def is_smoke(self):

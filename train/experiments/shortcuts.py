@@ -28,7 +28,7 @@ def draw(rows):
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     found = _by_option(rows)
     names = [OPTIONS.get(option, option) for option in found]
-    for place, (option, own) in enumerate(found.items()):
+    for place, own in enumerate(found.values()):
         colour = pages.COLOURS[place % len(pages.COLOURS)]
         for name, marker in (("test_error", "o"), ("training_error", "x")):
             left.plot([row[name] for row in own], [place] * len(own), marker, color=colour, markersize=9)
@@ -63,8 +63,8 @@ def tell(rows):
     return facts, (
         f"From the best: {order}. The paper's differences are of 34-layer nets on ImageNet, ten crops (table 3): any "
         "shortcut is far better than none, and what projections add to the identity is small. "
-        f"With {seeds} seed{'s' if seeds > 1 else ''} differences of half a point between A, B and C mean nothing: five "
-        "runs of the paper's ResNet-110 spread over 0.3 points."
+        f"With {seeds} seed{'s' if seeds > 1 else ''} differences of half a point between A, B and C mean nothing: "
+        "five runs of the paper's ResNet-110 spread over 0.3 points."
     )
 
 

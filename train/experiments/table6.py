@@ -40,11 +40,10 @@ def draw(rows):
     """The paper's table 6, with our error and the difference beside its own."""
     cells = []
     for net, own in pages.by_net(rows).items():
-        fact = Fact(net, CIFAR10_ERROR.get(net, ""), pages.mean([row["test_error"] for row in own]))
-        cells.append(
-            [net, own[0]["layers"], f"{own[0]['parameters'] / 1e6:.2f}M", pages.number(fact.paper)]
-            + [pages.spread([row["test_error"] for row in own]), fact.difference]
-        )
+        errors = [row["test_error"] for row in own]
+        fact = Fact(net, CIFAR10_ERROR.get(net, ""), pages.mean(errors))
+        size = f"{own[0]['parameters'] / 1e6:.2f}M"
+        cells.append([net, own[0]["layers"], size, pages.number(fact.paper), pages.spread(errors), fact.difference])
     return pages.drawn_table(["", "layers", "parameters", "the paper's error (%)", "ours", "difference"], cells)
 
 
