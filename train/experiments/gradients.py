@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from train import checkpoints, input_pipeline, loop, strategies
 from train.experiments import pages
 from train.experiments.pages import Fact
+from train.experiments.runs import forget
 from train.losses import cross_entropy, one_hot
 
 TITLE = "Gradients: they do not vanish in plain nets"
@@ -29,6 +30,7 @@ def measure(runs, settings):
 
 
 def _of_run(run):
+    forget()
     source, strategy = run.source(), strategies.make(run.config)
     state = loop.build_state(strategy, source, run.config)
     batch = next(iter(input_pipeline.training_batches(source, run.config, epoch=0)))

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
+PAPERS_DATA = "tfds:cifar10"
 # One colour a depth, as long as there are; the paper draws a net's training error dashed and its test error solid.
 COLOURS = ("#e0a100", "#00a0b0", "#2e8b3d", "#c0392b", "#30343f", "#7d3c98")
 
@@ -35,7 +36,7 @@ class Fact:
         """Ours minus the paper's, where both are numbers."""
         if isinstance(self.paper, str) or isinstance(self.ours, str):
             return ""
-        return f"{self.ours - self.paper:+,.2f}".replace(".00", "") if self.ours != self.paper else "0"
+        return f"{round(self.ours - self.paper, 2) + 0.0:+,.2f}"  # + 0.0: no minus before nothing
 
 
 def number(value):
@@ -108,6 +109,7 @@ def conditions(runs):
         f"Trained on {config.data} for {config.epochs} epochs (the paper: 64,000 steps of 128 images of CIFAR-10, 182 "
         f"epochs), batch {config.batch_size}, rate {config.learning_rate:g} divided by 10 at half and three quarters, "
         f"weight decay {config.weight_decay:g}, float32, seeds {', '.join(map(str, seeds))}."
+        + ("" if config.data == PAPERS_DATA else f" The paper's figures are not of {config.data}.")
     )
 
 
@@ -135,6 +137,7 @@ def drawn_table(header, cells, height=0.35):
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     for (row, column), cell in table.get_celld().items():
+        cell.set_height(cell.get_height() * (0.5 if row == 0 and height > 0.5 else 1))
         cell.set_edgecolor("#b0b0b0")
         cell.set_facecolor("#e8eef4" if row == 0 or column == 0 else "white")
     return figure

@@ -49,7 +49,7 @@ def deviations(model, names, images):
     Returns:
         list of floats.
     """
-    inner = keras.Model(model.inputs, [model.get_layer(name).output for name in names])
+    inner = keras.Model(model.inputs[0], [model.get_layer(name).output for name in names])
     sums = np.zeros((len(names), 3))  # count, sum, sum of squares
     for start in range(0, len(images), BATCH):
         outputs = inner(images[start : start + BATCH].astype("float32"), training=False)

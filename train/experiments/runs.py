@@ -137,11 +137,14 @@ def plan(settings, net, seed, num_epochs, **passing):
 
 def train(run):
     """Trains to the end of the run from where it stands; a finished run is left alone."""
-    if run_folder.look(run.config, "auto"):
-        return
-    keras.backend.clear_session()  # what nets before it have left
-    keras.config.set_dtype_policy("float32")
-    trainer.fit(strategies.make(run.config), run.config, "auto")
+    if not run_folder.look(run.config, "auto"):
+        forget()
+        trainer.fit(strategies.make(run.config), run.config, "auto")
+
+
+def forget():
+    """Clears what earlier nets have left in Keras: names, which checkpoints hold, are those of a process of its own."""
+    keras.backend.clear_session()
 
 
 def train_all(settings, name, nets, **passing):

@@ -39,9 +39,9 @@ def draw(rows):
     right.set_yticks([])
     left.set(xlabel="error (%): o test, x training")
     right.set(xlabel="parameters (thousands)")
-    right.margins(x=0.4)
+    right.set_xlim(0, 1.6 * max(row["parameters"] for row in rows) / 1e3)
     for axes in (left, right):
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{rows[0]['layers']} layers", fontsize=10)
     return figure

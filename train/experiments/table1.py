@@ -63,16 +63,18 @@ def draw(rows):
     """The paper's table 1, as far as these nets are among the rows, else those there are."""
     shown = [row for row in rows if row["net"] in MULTIPLY_ADDS][:DRAWN] or rows[:DRAWN]
     stages = list(dict.fromkeys(key for row in shown for key in row if key.startswith(("stem", "stage"))))
-    cells = [[stage, *(_stacked(row.get(stage, "")) for row in shown)] for stage in stages]
-    cells.append(["multiply-adds", *(f"{row['multiply_adds'] / 1e9:.3g}e9" for row in shown)])
-    cells.append(["the paper's", *(f"{MULTIPLY_ADDS.get(row['net'], '')}e9" for row in shown)])
-    cells.append(["parameters", *(f"{row['parameters']:,}" for row in shown)])
-    return pages.drawn_table(["", *(row["net"] for row in shown)], cells, height=0.9)
+    cells = [[f"{stage}\n{shown[0].get(stage, '').partition(':')[0]}", *(_stacked(row.get(stage, "")) for row in shown)]
+             for stage in stages]  # fmt: skip
+    cells.append(["multiply-adds\nparameters", *(
+        f"{row['multiply_adds'] / 1e9:.3g}e9 (paper: {MULTIPLY_ADDS.get(row['net'], '-')}e9)\n{row['parameters']:,}"
+        for row in shown
+    )])  # fmt: skip
+    return pages.drawn_table(["stage, output size", *(row["net"] for row in shown)], cells, height=0.75)
 
 
 def _stacked(stage):
-    """A stage over several lines, as a cell of the paper's table."""
-    return stage.replace(": [", "\n").replace("; ", "\n").replace("] x", "\nx")
+    """The blocks of a stage over several lines, as a cell of the paper's table."""
+    return stage.partition(": ")[2].replace("; ", "\n").replace("[", "").replace("] x", "\nx")
 
 
 def tell(rows):
