@@ -6,6 +6,7 @@ import difflib
 from absl import flags
 
 import train
+from train.experiments.settings import Settings, check_budget
 
 flags.DEFINE_string("data", "digits", "digits, tfds:NAME or folder:PATH, as of train/main.py")
 flags.DEFINE_string("data_dir", "", "folder of prepared TFDS data sets")
@@ -63,8 +64,12 @@ EXPERIMENTS = {
 def main(argv):
     """Runs the experiments that are named."""
     names = check_names(argv[1:])
-    train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     settings = settings_from_flags(flags.FLAGS)
+    train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+    from train.experiments import runs
+
+    for net in settings.nets:
+        runs.parse_net(net)
     for name in names:
         run(name, settings)
 
@@ -83,22 +88,17 @@ def check_names(names):
 
 
 def settings_from_flags(values):
-    """`Settings`, checked.
+    """`Settings` that the command line asks for.
 
     Raises:
-        ValueError: if the budget or a seed is none, or there is no such net.
+        ValueError: if the budget or a seed is none, or a net has no weights given.
     """
-    from train.experiments import runs
-    from train.experiments.settings import Settings, check_budget
-
     check_budget(values.budget)
+    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
+        raise ValueError(f"Expected --seeds as whole numbers, such as 0,1,2. Received: {','.join(values.seeds)!r}.")
     weights = dict(pair.partition("=")[::2] for pair in values.weights)
     if not all(weights.values()):
         raise ValueError(f"Expected --weights as NET=WEIGHTS,... Received: {','.join(values.weights)}.")
-    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
-        raise ValueError(f"Expected --seeds as whole numbers, such as 0,1,2. Received: {','.join(values.seeds)!r}.")
-    for net in values.nets:
-        runs.parse_net(net)
     return Settings(
         data=values.data,
         data_dir=values.data_dir,
