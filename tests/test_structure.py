@@ -41,7 +41,7 @@ def imports(path):
 
 
 def files(package):
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("package", ALLOWED)
