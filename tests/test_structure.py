@@ -102,6 +102,7 @@ def test_the_readme_names_its_commands_and_its_files_exist():
         "make test",
         "python train/main.py",
         "python train/evaluate.py",
+        "python train/lab.py",
         "python export/main.py",
     ):
         assert command in readme

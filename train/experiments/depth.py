@@ -41,8 +41,7 @@ def deepest(settings):
     net = runs.Net(SMOKE_DEEPEST if settings.is_smoke else DEEPEST)
     workdir = os.path.join(settings.output_dir, "runs", f"{net.model}-one-step-{settings.data.replace(':', '-')}")
     config = runs.plan(settings, net, settings.seeds[0], lab_settings.SMOKE_EPOCHS).config
-    changes = {"workdir": workdir, "accumulation": PARTS, "warmup_epochs": 0.0, "warmup_rate": 0.0}
-    return net, dataclasses.replace(config, **changes)
+    return net, dataclasses.replace(config, workdir=workdir, accumulation=PARTS)
 
 
 def prove(config):
