@@ -120,7 +120,7 @@ def run(name, settings):
     row, module = EXPERIMENTS[name], importlib.import_module(f"train.experiments.{name}")
     nets = row.smoke if settings.is_smoke else row.nets
     nets = () if row.takes_weights and settings.weights else (nets and settings.nets) or nets
-    trained = runs.train_all(settings, name, [*map(runs.parse_net, nets)], **row.passing)
+    trained = runs.train_all(settings, name, [*map(runs.parse_net, nets)], row.passing)
     rows = module.measure(trained, settings)
     facts, paragraph = module.tell(rows)
     text = pages.page(module.TITLE, row.source, f"{name}.png", facts, f"{paragraph} {pages.conditions(trained)}")

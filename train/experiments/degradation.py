@@ -103,10 +103,7 @@ def _reading(shallow, deep, gap, as_paper):
     sentence = f"{deep} ends {abs(gap):.2f} points {relation} {shallow} in training error"
     if as_paper:
         return f"{sentence}, as in the paper."
-    return (
-        f"{sentence}, unlike in the paper: in so few epochs the deeper net has not caught up yet "
-        "(read the curves where the rate falls)."
-    )
+    return f"{sentence}, unlike in the paper: so few epochs of these images do not show it."
 
 
 def _curves(rows, kind):

@@ -11,7 +11,7 @@ import keras
 
 import keras_resnet
 from keras_resnet.variants import VARIANTS
-from train import benchmark, data, input_pipeline, predictor, run_folder, scoring, strategies, trainer
+from train import benchmark, damage, data, input_pipeline, predictor, run_folder, scoring, strategies, trainer
 from train import config as configs
 from train.experiments import settings as lab_settings
 
@@ -99,7 +99,8 @@ class Run:
 
     def source(self):
         """The images it was trained on, with its splits: `train.data.Source`."""
-        return data.load_for_run(self.config)
+        found = data.load_for_run(self.config)
+        return damage.leave_out(found, damage.look(found))
 
     def model(self):
         """The trained `keras.Model`, from pixels to logits."""
@@ -111,7 +112,7 @@ class Run:
         return 100 * (1 - scoring.score(*scoring.predict(found, self.source(), "test")).top1)
 
 
-def plan(settings, net, seed, num_epochs, **passing):
+def plan(settings, net, seed, num_epochs, passing=None):
     """The run of a net: where it is and with which configuration.
 
     Args:
@@ -119,7 +120,7 @@ def plan(settings, net, seed, num_epochs, **passing):
         net: `Net`.
         seed: whole number.
         num_epochs: whole number.
-        **passing: fields of the trainer's configuration that change nothing of the result.
+        passing: dict of fields of the trainer's configuration that change nothing of the result.
     Returns:
         `Run`, trained or not.
     Raises:
@@ -132,7 +133,7 @@ def plan(settings, net, seed, num_epochs, **passing):
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
     folder = f"{net.model}{'-' + net.shortcut if net.shortcut else ''}-{num_epochs}epochs-seed{seed}-{digest}"
     workdir = os.path.join(settings.output_dir, "runs", folder)
-    return Run(net, configs.make(chosen | passing | {"workdir": workdir, "data_dir": settings.data_dir}))
+    return Run(net, configs.make(chosen | (passing or {}) | {"workdir": workdir, "data_dir": settings.data_dir}))
 
 
 def train(run):
@@ -147,19 +148,19 @@ def forget():
     keras.backend.clear_session()
 
 
-def train_all(settings, name, nets, **passing):
+def train_all(settings, name, nets, passing=None):
     """Trains every net from every seed, the shallow ones first: their results are of use while the others go on.
 
     Args:
         settings: `Settings`.
         name: of the experiment.
         nets: list of `Net`.
-        **passing: as of `plan`.
+        passing: as of `plan`.
     Returns:
         list of `Run`, by net, then by seed.
     """
     num_epochs = lab_settings.epochs(settings, name, lambda: _seconds_an_epoch(settings, nets)) if nets else 0
-    runs = [plan(settings, net, seed, num_epochs, **passing) for net in nets for seed in settings.seeds]
+    runs = [plan(settings, net, seed, num_epochs, passing) for net in nets for seed in settings.seeds]
     for run in sorted(runs, key=lambda run: (run.config.seed, run.net.depth)):
         print(f"\n{run.net.title}, seed {run.config.seed}: {run.config.workdir}", flush=True)
         train(run)
