@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_resnet import shortcuts
+
 # torch.nn.BatchNorm2d defaults, used by torchvision's ResNets and by the authors' Caffe release
 # (eps 1e-5). torch's momentum 0.1 weighs the new batch; Keras's 0.9 the old average: the same.
 BN_EPSILON = 1e-5
@@ -31,7 +33,7 @@ class BlockOptions:
     """What the user may choose about every block of a net.
 
     Attributes:
-        shortcut: "A", "B", "C" (He 2015, section 4.1) or None for a plain net.
+        shortcut: "A", "B", "C" (He 2015, section 4.1), one of `shortcuts.CHANGES`, or None for a plain net.
         stride_in: "1x1" (He 2015) or "3x3" ("v1.5") for bottlenecks; None where there is no choice.
         zero_init_residual: start each residual branch's last gamma at 0 (Goyal et al. 2017).
         padding: on strided layers, "symmetric" pads both sides by kernel_size // 2, as the paper's
@@ -309,5 +311,7 @@ def _drop_branch(x, options, name):
 def _merge(x, shortcut, options, name):
     if shortcut is not None:
         x = _drop_branch(x, options, name)
+        if options.shortcut in shortcuts.CHANGES:
+            shortcut, x = shortcuts.CHANGES[options.shortcut](shortcut, x, options, name)
         x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return relu(x, name=f"{name}_out")

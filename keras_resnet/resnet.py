@@ -42,7 +42,7 @@ _DOC = """{title} ({source}): images (n, h, w, c) -> class scores (n, classes), 
         classes: number of classes; other than the weights', the classifier starts from random weights.
         classifier_activation: "softmax", or None for logits. Scores are float32 under mixed precision.
         name: name of the model, "{name}" by default.
-        shortcut: one of {shortcuts} (He et al. 2015, section 4.1; None: plain net).
+        shortcut: one of {shortcuts} (He et al. 2015, section 4.1; None: plain net; words: He et al. 2016, table 1).
         stride_in: the bottleneck's strided convolution, one of {strides_in} ("3x3" is "v1.5"). None:
             what the weights were trained with, the first of these without weights.
         dropout: rate before the classifier, 0 to 1.

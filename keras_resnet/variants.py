@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable
 
-from keras_resnet import blocks
+from keras_resnet import blocks, shortcuts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,8 @@ _IMAGENET, _IMAGENET_V2, _DEEP = blocks.imagenet_stem, blocks.imagenet_v2_stem, 
 _CIFAR = blocks.cifar_stem
 
 # Shortcuts. ImageNet nets: B by default, as in the paper's table 4 and in all published weights.
-# CIFAR nets: A "in all cases" (section 4.2).
-_B, _A, _PLAIN, _ONLY_B = ("B", "A", "C", None), ("A", "B", "C", None), (None,), ("B",)
+# CIFAR nets: A "in all cases" (section 4.2); the others, to compare them with it, are He 2016's, table 1.
+_B, _A, _PLAIN, _ONLY_B = ("B", "A", "C", None), ("A", "B", "C", None, *shortcuts.CHANGES), (None,), ("B",)
 # Stride: the paper's nets have it in the first 1x1, "v1.5" and all later nets in the 3x3.
 _PAPER, _IN_3X3, _NO_1X1 = ("1x1", "3x3"), ("3x3",), (None,)
 

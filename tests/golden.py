@@ -30,6 +30,10 @@ CASES = {name: (name, {}) for name in keras_resnet.list_models() if name != "Res
     "ResNet20-B": ("ResNet20", {"shortcut": "B"}),
     "ResNet20-C": ("ResNet20", {"shortcut": "C"}),
     "ResNet20-None": ("ResNet20", {"shortcut": None}),
+    "ResNet20-scaled": ("ResNet20", {"shortcut": "scaled"}),
+    "ResNet20-gated": ("ResNet20", {"shortcut": "gated"}),
+    "ResNet20-gated_shortcut": ("ResNet20", {"shortcut": "gated_shortcut"}),
+    "ResNet20-dropout": ("ResNet20", {"shortcut": "dropout"}),
 }
 BACKEND_CASES = ("ResNet18-A", "ResNet50", "ResNet50-v1.5", "ResNet20", "PlainNet20", "ResNet50V2", "ResNet8")
 BACKEND_CASES += ("ResNet50D", "SEResNet50", "ResNeXt50_32x4d")

@@ -42,7 +42,7 @@ def imports(path):
 
 
 def files(package):
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -104,6 +104,7 @@ def test_the_readme_names_its_commands_and_its_files_exist():
         "make test",
         "python train/main.py",
         "python train/evaluate.py",
+        "python train/lab.py",
         "python export/main.py",
     ):
         assert command in readme

@@ -388,7 +388,8 @@ def test_stride_in_of_the_weights_is_checked(tmp_path):
 
 BAD_ARGUMENTS = {
     "unknown": (lambda: keras_resnet.build("ResNet51"), "Nearest: ResNet56, ResNet50"),
-    "shortcut": (lambda: keras_resnet.ResNet20(shortcut="D"), "one of 'A', 'B', 'C', None. Received: shortcut='D'"),
+    "shortcut": (lambda: keras_resnet.ResNet18(shortcut="D"), "one of 'B', 'A', 'C', None. Received: shortcut='D'"),
+    "gate": (lambda: keras_resnet.ResNet18(shortcut="gated"), "one of 'B', 'A', 'C', None. Received: shortcut='gated'"),
     "plain shortcut": (lambda: keras_resnet.PlainNet20(shortcut="A"), "must be one of None"),
     "stride_in": (lambda: keras_resnet.ResNet50(weights=None, stride_in="5x5"), "'1x1', '3x3'"),
     "no stride_in": (lambda: keras_resnet.ResNet18(weights=None, stride_in="3x3"), "must be one of None"),

@@ -1,5 +1,6 @@
 """Checkpoints of a run: written whole, several deep, restored from the newest that is whole."""
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -26,10 +27,15 @@ class Keeper:
         self.last_written = time.monotonic()
         self.signal = None
 
-    def listen(self):
-        """Takes SIGTERM and Ctrl-C: the first ends the run at the next execution's end, a second one at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+    @contextlib.contextmanager
+    def listening(self):
+        """Takes SIGTERM and Ctrl-C meanwhile: the first ends the run at the next execution's end, a second at once."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, number, frame):
         self.signal = number
@@ -118,14 +124,12 @@ def restore(config, variables):
     found, damaged = paths(config), {}
     for path in reversed(found):
         try:
-            arrays, progress = _read(path, variables)
+            progress = load(path, variables)
         except Exception as error:  # NumPy raises whatever the damaged part happens to trip over
             damaged[path] = error
             continue
         if damaged:
             _put_aside(damaged, path)
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
         return progress
     if found:
         raise ValueError(
@@ -133,6 +137,21 @@ def restore(config, variables):
             f"{_listed(damaged)}. Choose another --workdir, or delete them to begin anew."
         )
     return None
+
+
+def load(path, variables):
+    """Sets the variables to what one checkpoint holds; if it is damaged, an error rises and nothing is set.
+
+    Args:
+        path: of the checkpoint.
+        variables: Keras variables, in the order they were saved in.
+    Returns:
+        Fields of `train.loop.Progress`.
+    """
+    arrays, progress = _read(path, variables)
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return progress
 
 
 def _put_aside(damaged, whole):

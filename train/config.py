@@ -42,6 +42,7 @@ class Config(recipes.Recipe):
     """Everything that a run depends on; `config.json` in the run folder holds it."""
 
     model: str = _field("ResNet20", "one of keras_resnet.list_models()")
+    shortcut: str = _field("", "of the net's blocks, such as A, B or C (He 2015, section 4.1); empty: the net's own")
     weights: str = _field("", "to start from: imagenet, a tag of keras_resnet.list_weights(), a file; empty: random")
     freeze_backbone: bool = _field(False, "train the classifier alone; batch normalization keeps its statistics")
     qat: bool = _field(False, "train on from weights with the numbers of an int8 file (arXiv 1712.05877), for export")

@@ -1,6 +1,5 @@
 """Trains a ResNet: `python train/main.py --strategy=mirrored --model=ResNet20 --data=digits`."""
 
-import contextlib
 import sys
 
 from absl import flags
@@ -36,14 +35,14 @@ def main(argv):
         from train import preview
 
         return preview.run(config)
-    from train import strategies
+    from train import strategies, trainer
 
     strategy = strategies.make(config)
     if values.benchmark:
         from train import benchmark
 
         return benchmark.run(strategy, config, values.benchmark)
-    return fit(strategy, config, values.resume)
+    return trainer.fit(strategy, config, values.resume)
 
 
 def _choose_multi_worker(values):
@@ -54,62 +53,6 @@ def _choose_multi_worker(values):
             f"--local_workers={values.local_workers} with --strategy={values.strategy}. Leave one out."
         )
     values.strategy = "multi_worker"
-
-
-def fit(strategy, config, resume):
-    """Trains to the end of the run, from where it stands."""
-    import keras
-
-    from train import loop, run_folder, strategies
-
-    strategies.check(config, strategy.num_replicas_in_sync)
-    keras.utils.set_random_seed(config.seed)
-    if strategies.from_chief(strategy, lambda: run_folder.look(config, resume)):
-        print(f"The run in {config.workdir} is finished: nothing to train. Choose another --workdir for a new one.")
-        return
-    source, report = strategies.load_data(strategy, config, unchanged=True)
-    state = loop.build_state(strategy, source, config)
-    with contextlib.ExitStack() as stack:  # from here on nothing is refused that could have been before
-        strategies.from_chief(strategy, lambda: stack.enter_context(run_folder.locked(config)))
-        strategies.from_chief(strategy, lambda: run_folder.open_run(config, report))
-        train_and_save(strategy, state, source, config)
-
-
-def train_and_save(strategy, state, source, config):
-    """Trains from the last checkpoint, if there is one, and writes history, curve and model."""
-    from train import callbacks, checkpoints, input_pipeline, loop, network, run_folder, strategies
-
-    found = strategies.from_chief(strategy, lambda: checkpoints.restore(config, state.variables))
-    strategies.variables_from_chief(strategy, state.variables)
-    progress, chief, watchers = loop.Progress(**found or {}), strategies.is_chief(strategy), []
-    if chief:
-        images_per_epoch = input_pipeline.num_training_batches(source, config) * config.batch_size
-        print(describe(config, source, strategy, state.model, progress), flush=True)
-        watchers.append(callbacks.ProgressBar(config, images_per_epoch, progress.step))
-    if chief and callbacks.Summaries.is_possible():
-        watchers.append(callbacks.Summaries(config))
-    keeper = checkpoints.Keeper(config, strategy, state.variables)
-    keeper.listen()
-    progress = loop.fit(strategy, state, source, config, watchers, progress=progress, keeper=keeper)
-    if chief:
-        run_folder.write_history(config, progress.history)  # again: a kill may have come before its last row
-        run_folder.write_curve(config, progress.history)
-        run_folder.save_model(config, network.deployable(state.model, source.image_shape, loop.final_weights(state)))
-        print(f"Wrote model.keras, history.csv, config.json and plots/curve.png to {config.workdir}")
-
-
-def describe(config, source, strategy, model, progress):
-    """The lines that open a run's output."""
-    sizes = ", ".join(f"{split.num_images:,} {name}" for name, split in source.splits.items())
-    shape = " x ".join(map(str, source.image_shape))
-    replicas = strategy.num_replicas_in_sync
-    resumed = f", resumed after epoch {progress.epoch}, step {progress.step}" if progress.epoch or progress.step else ""
-    return (
-        f"{config.model}: {model.count_params():,} parameters, images {shape}, {len(source.class_names)} classes\n"
-        f"{source.name}: {sizes} images\n"
-        f"{config.strategy}: {replicas} replica{'s' if replicas > 1 else ''}, global batch {config.batch_size}, "
-        f"{config.epochs} epochs of recipe {config.recipe}{resumed}"
-    )
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def build(config, source):
         dropout=config.dropout,
         stochastic_depth=config.stochastic_depth,
         include_preprocessing=True,
+        shortcut=config.shortcut or VARIANTS[config.model].shortcuts[0],
     )
 
     def for_training(layer):

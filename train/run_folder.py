@@ -5,6 +5,7 @@ Every file is written aside and renamed, so that what stands there is whole.
 
 import contextlib
 import csv
+import dataclasses
 import fcntl
 import glob
 import json
@@ -147,10 +148,11 @@ def open_run(config, damaged):
 
 
 def _check_same(config, path):
-    before, now = configs.read(path), json.loads(configs.to_json(config))
-    changed = [name for name in now if name not in PASSING and now[name] != before.get(name)]
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}  # of fields younger than the run
+    before, now = defaults | configs.read(path), json.loads(configs.to_json(config))
+    changed = [name for name in now if name not in PASSING and now[name] != before[name]]
     if changed:
-        changes = ", ".join(f"{name}: {before.get(name)!r} before, {now[name]!r} now" for name in changed)
+        changes = ", ".join(f"{name}: {before[name]!r} before, {now[name]!r} now" for name in changed)
         raise ValueError(
             f"The run folder holds another run. Expected the same configuration as in {path}. "
             f"Received: {changes}. Choose another --workdir, or delete that one."

@@ -1,0 +1,452 @@
+"""The paper lab: every experiment by the real command on digits, killed and resumed, and what its pages say."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import ROOT, run
+
+import keras_resnet
+from train import checkpoints, config, lab, loop, run_folder, strategies
+from train.experiments import degradation, pages, responses, runs, settings, shortcuts, unravelled
+from train.experiments.pages import Fact
+
+SMOKE = ("--data=digits", "--budget=smoke")
+# Of each experiment: columns of its CSV, and a row of its page: words and the paper's figure.
+CONTENT = {
+    "table1": ("net,image_size,parameters,multiply_adds,stem,stage1,stage2,stage3,stage4",
+               r"\| ResNet-50, multiply-adds \(1e9\) \| 3\.80 \| 3\.86 \| \+0\.06 \|"),
+    "table6": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error",
+               r"\| ResNet-20, test error \(%\) \| 8\.75 \| [\d.]+ \| [+-][\d.]+ \|"),
+    "degradation": ("net,kind,layers,seed,epoch,iteration,training_error,validation_error,learning_rate,test_error",
+                    r"\| training error of plain-32 minus plain-20 \(points\) \| above 0 \(figure 6, left\) \| "),
+    "shortcuts": ("option,net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error",
+                  r"\| B minus A \(points\) \| -0\.51 \| [\d.-]+ \| [+-][\d.]+ \|"),
+    "responses": ("net,kind,layers,seed,layer,name,standard_deviation",
+                  r"\| ResNet-20 over plain-20 \| below 1 \| [\d.]+ \|"),
+    "depth": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error,step_seconds,"
+              "step_peak_mb,build_seconds,first_step_seconds,second_step_seconds,loss,export_seconds,export_peak_mb,"
+              "file_bytes", r"\| ResNet-44, parameters \(1e6\) \| 0\.66 \| 0\.66 \| \+0\.00 \|"),
+    "crops": ("net,views,num_views,scales,top1_error,top5_error,loss,num_images",
+              r"\| ResNet-20: scales minus 10 crops \(points; the paper's ResNet-50\) \| -2\.11 \| [\d.-]+ \| "),
+    "gradients": ("net,kind,layers,seed,iteration,layer,name,gradient_norm",
+                  r"\| plain-20 at the start: first layers' norm over the last layers' \| not vanishing \| [\d.]+ \|"),
+    "unravelled": ("net,layers,seed,shortcut,kind,block,name,test_error",
+                   r"\| constant scaling, 0\.5 and 0\.5 minus identity \(points; the paper: ResNet-110\) \| 5\.74 \| "),
+}  # fmt: skip
+# FACTS.md: trainable parameters and multiply-adds.
+TABLE1 = {
+    "ResNet-18": (11_689_512, 1.814e9), "ResNet-34": (21_797_672, 3.664e9), "ResNet-50": (25_557_032, 3.858e9),
+    "ResNet-101": (44_549_160, 7.570e9), "ResNet-152": (60_192_808, 11.282e9), "ResNet-20": (269_722, 40.6e6),
+    "ResNet-56": (853_018, None), "ResNet-110": (1_727_962, 252.9e6),
+}  # fmt: skip
+NETS = {"PlainNet20", "PlainNet32", "ResNet20", "ResNet32", "ResNet20-B", "ResNet20-C", "ResNet20-scaled",
+        "ResNet20-gated", "ResNet20-gated_shortcut", "ResNet20-dropout"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Folder of the results of all experiments, run by one command; `gradients` first, which keeps checkpoints."""
+    folder = tmp_path_factory.mktemp("lab")
+    names = sorted(lab.EXPERIMENTS, key=lambda name: name != "gradients")
+    done = run("train/lab.py", *names, *SMOKE, f"--output_dir={folder}")
+    (folder / "output.txt").write_text(done.stdout)
+    (folder / "errors.txt").write_text(done.stderr)
+    return folder
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def the_run(folder, title):
+    """Run folder of a net, by the beginning of its name."""
+    (found,) = [path for path in (folder / "runs").iterdir() if path.name.startswith(f"{title}-3epochs")]
+    return found
+
+
+@pytest.mark.smoke
+def test_the_table_of_experiments_is_the_issues_and_runs_without_a_word_of_trouble(smoke):
+    assert {*lab.EXPERIMENTS} == {*CONTENT}
+    assert (smoke / "errors.txt").read_text() == ""
+    for name in CONTENT:
+        assert f"Wrote {name}.csv, {name}.png and {name}.md to {smoke}" in (smoke / "output.txt").read_text()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", CONTENT)
+def test_an_experiment_leaves_figures_a_picture_and_a_page(name, smoke):
+    columns, fact = CONTENT[name]
+    found = rows(smoke / f"{name}.csv")
+    assert ",".join(found[0]) == columns
+    picture = matplotlib.image.imread(smoke / f"{name}.png")
+    assert min(picture.shape[:2]) > 100
+    drawn = (picture[..., :3].min(axis=2) < 0.95).mean()
+    assert 0.01 < drawn < 0.9
+    page = (smoke / f"{name}.md").read_text()
+    assert re.search(fact, page), page
+    assert f"]({name}.png)" in page
+    assert lab.EXPERIMENTS[name].source in page
+    assert page.splitlines()[-1].count(".") >= 2  # the paragraph
+
+
+@pytest.mark.smoke
+def test_table1_counts_what_the_paper_builds(smoke):
+    found = {row["net"]: row for row in rows(smoke / "table1.csv")}
+    for net, (parameters, flops) in TABLE1.items():
+        assert int(found[net]["parameters"]) == parameters
+        assert flops is None or float(found[net]["multiply_adds"]) == pytest.approx(flops, rel=2e-3)
+    assert found["ResNet-50"]["stage3"] == "14x14: [1x1, 256; 3x3, 256; 1x1, 1024] x 6"
+    assert found["ResNet-110"]["stage2"] == "16x16: [3x3, 32; 3x3, 32] x 18"
+
+
+@pytest.mark.smoke
+def test_experiments_share_runs_which_are_the_trainers(smoke):
+    folders = [path for path in (smoke / "runs").iterdir() if "-3epochs-seed0-" in path.name]
+    assert {path.name.partition("-3epochs")[0] for path in folders} == NETS
+    assert len(folders) == len(NETS)
+    for path in folders:
+        fields = json.loads((path / "config.json").read_text())
+        assert (fields["recipe"], fields["learning_rate"], fields["schedule"]) == ("paper_cifar", 0.1, "steps")
+        assert {"model.keras", "history.csv", "checkpoints", "plots"} <= {entry.name for entry in path.iterdir()}
+    done = run("train/main.py", f"--config={the_run(smoke, 'ResNet20')}/config.json")
+    assert "is finished: nothing to train" in done.stdout
+
+
+@pytest.mark.smoke
+def test_degradation_draws_the_runs_own_history_and_scores_as_evaluate_does(smoke):
+    for net, folder in (("plain-20", "PlainNet20"), ("ResNet-32", "ResNet32")):
+        own = [row for row in rows(smoke / "degradation.csv") if row["net"] == net]
+        history = rows(the_run(smoke, folder) / "history.csv")
+        for row, epoch in zip(own, history, strict=True):
+            assert float(row["training_error"]) == 100 * (1 - float(epoch["accuracy"]))
+            assert float(row["validation_error"]) == 100 * (1 - float(epoch["val_accuracy"]))
+        assert [row["iteration"] for row in own] == ["20", "40", "60"]
+        line = run("train/evaluate.py", f"--model={the_run(smoke, folder)}/model.keras").stdout
+        accuracy = float(re.search(r"top-1 ([\d.]+)%", line)[1])
+        assert float(own[-1]["test_error"]) == pytest.approx(100 - accuracy, abs=0.006)
+        assert [row["test_error"] for row in own[:-1]] == ["", ""]
+
+
+@pytest.mark.smoke
+def test_gradients_are_of_the_start_and_of_each_checkpoint(smoke):
+    found = rows(smoke / "gradients.csv")
+    for net in ("plain-20", "ResNet-20"):
+        by_moment = {}
+        for row in found:
+            if row["net"] == net:
+                by_moment.setdefault(int(row["iteration"]), []).append(float(row["gradient_norm"]))
+        assert sorted(by_moment) == [0, 20, 40, 60]
+        assert {len(norms) for norms in by_moment.values()} == {19}
+        for norms in by_moment.values():
+            assert min(norms) > 0
+            assert max(norms) < 100
+        assert len({norms[0] for norms in by_moment.values()}) == 4
+
+
+@pytest.mark.smoke
+def test_the_first_gradient_is_the_one_that_the_trainers_first_step_follows(tmp_path):
+    """The weights' change in a step of plain SGD at rate 1, without decay, is the gradient."""
+    from train import input_pipeline, steps
+    from train.experiments import gradients
+
+    run_ = runs.plan(make_settings(tmp_path), runs.Net("ResNet20"), 0, 3)
+    (expected, *_) = np.array([row["gradient_norm"] for row in gradients._of_run(run_)]).reshape(-1, 19)
+    changes = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    plain = config.dataclasses.replace(run_.config, **changes)
+    keras.utils.set_random_seed(0)
+    strategy = strategies.make(plain)
+    source = run_.source()
+    state = loop.build_state(strategy, source, plain)
+    kernels = [layer.kernel for layer in state.model.layers if getattr(layer, "kernel_size", None) == (3, 3)]
+    before = [kernel.numpy() for kernel in kernels]
+    batches = iter(input_pipeline.training_batches(source, plain, epoch=0))
+    steps.make_train_steps(strategy, state, plain)(batches, 1, np.zeros(3, "float32"))
+    norms = [np.linalg.norm(kernel.numpy() - old) for kernel, old in zip(kernels, before, strict=True)]
+    assert np.allclose(norms, expected, rtol=0.02)  # float32, summed in another order
+
+
+@pytest.mark.smoke
+def test_responses_are_standard_deviations_behind_batch_normalization(smoke):
+    found = [row for row in rows(smoke / "responses.csv") if row["net"] == "ResNet-20"]
+    assert [row["name"] for row in found[:3]] == ["stem_bn", "stage1_block1_bn1", "stage1_block1_bn2"]
+    assert len(found) == 19
+    model = keras.saving.load_model(the_run(smoke, "ResNet20") / "model.keras")
+    images = runs.plan(make_settings(smoke), runs.Net("ResNet20"), 0, 3).source()
+    pixels, _, _ = responses.input_pipeline.arrays(images, "test")
+    inner = keras.Model(model.inputs[0], model.get_layer("stage2_block1_bn2").output)
+    outputs = np.asarray(inner(pixels.astype("float32"), training=False))
+    (row,) = [row for row in found if row["name"] == "stage2_block1_bn2"]
+    assert float(row["standard_deviation"]) == pytest.approx(outputs.std(), rel=1e-4)
+
+
+@pytest.mark.smoke
+def test_dropped_blocks_are_all_that_can_be_dropped(smoke):
+    dropped = [row for row in rows(smoke / "unravelled.csv") if row["kind"] == "dropped"]
+    residual = [row["name"] for row in dropped if row["net"] == "ResNet-20"]
+    assert residual == [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2, 3)]
+    plain = [row["name"] for row in dropped if row["net"] == "plain-20"]
+    assert plain == [name for name in residual if name not in ("stage2_block1", "stage3_block1")]
+    assert {row["shortcut"] for row in dropped} == {""}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "change"), [("ResNet20", unravelled._silence), ("PlainNet20", unravelled._pass_on)])
+def test_a_dropped_block_hands_on_what_it_gets(name, change):
+    model = keras_resnet.build(name, weights=None, input_shape=(8, 8, 3))
+    layers = [model.get_layer(f"stage1_block2_{part}") for part in ("conv1", "bn1", "conv2", "bn2")]
+    ends = [model.get_layer(f"stage1_block{block}_out").output for block in (1, 2)]
+    inner = keras.Model(model.inputs[0], ends)
+    images = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
+    one, other = inner(images)
+    assert not np.allclose(one, other, atol=1e-3)
+    change(*layers)
+    one, other = inner(images)
+    assert np.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.smoke
+def test_lesions_leave_the_model_as_it_was(smoke):
+    run_ = runs.plan(make_settings(smoke), runs.Net("PlainNet20"), 0, 3)
+    model = run_.model()
+    before = model.get_weights()
+    found = unravelled.lesions(model, run_.source(), is_plain=True)
+    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+    kept = {row["name"]: float(row["test_error"]) for row in rows(smoke / "unravelled.csv")
+            if row["net"] == "plain-20" and row["kind"] == "dropped"}  # fmt: skip
+    assert {row["name"]: row["test_error"] for row in found} == kept
+
+
+@pytest.mark.smoke
+def test_the_deepest_net_was_trained_a_step_and_exported(smoke):
+    folder = smoke / "runs" / "ResNet44-one-step-digits"
+    proof = json.loads((folder / "deepest.json").read_text())
+    assert proof["parameters"] == 658_298  # the paper's, with one grey channel: 288 weights less
+    assert proof["file_bytes"] == (folder / "export" / "resnet44_float32.tflite").stat().st_size
+    assert proof["file_bytes"] > 4 * proof["parameters"]
+    assert 1 < proof["loss"] < 20
+    assert min(proof["step_peak_mb"], proof["export_peak_mb"]) > 100
+    last = rows(smoke / "depth.csv")[-1]
+    assert (last["net"], last["test_error"], last["file_bytes"]) == ("ResNet-44", "", str(proof["file_bytes"]))
+
+
+@pytest.mark.smoke
+def test_a_killed_lab_goes_on_to_the_same_figures(smoke, tmp_path):
+    """kill -9 while its second net is trained, the same command again: bit for bit what an undisturbed one wrote."""
+    command = ["train/lab.py", "degradation", *SMOKE, "--nets=PlainNet20,ResNet20", f"--output_dir={tmp_path}"]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("runs/ResNet20-*/checkpoints/epoch-*.npz")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "degradation.csv").exists()
+    output = run(*command).stdout
+    assert output.count("resumed after epoch") == 1
+    assert "PlainNet20: " not in output  # it was finished
+    nets = ("plain-20", "ResNet-20")
+    assert rows(tmp_path / "degradation.csv") == [row for row in rows(smoke / "degradation.csv") if row["net"] in nets]
+    first, second = (checkpoints.paths(config.make({"workdir": str(the_run(folder, "ResNet20"))}))[-1]
+                     for folder in (smoke, tmp_path))  # fmt: skip
+    with np.load(first) as one, np.load(second) as other:
+        assert one.files == other.files
+        assert all(np.array_equal(one[name], other[name]) for name in one.files)
+
+
+@pytest.mark.slow
+def test_crops_of_real_photographs_with_trained_weights(shared_data, trained, tmp_path):
+    """The scores of BUILD_NOTES.md, "Weights": 78, 79 and 78 of 100 photographs."""
+    weights = f"--weights=ResNet18={trained}/imagenet_resnet18.safetensors"
+    data = f"--data=folder:{shared_data}/imagenet_sample"
+    index = f"--class_index={shared_data}/imagenet_class_index.json"
+    run("train/lab.py", "crops", data, weights, index, f"--output_dir={tmp_path}")
+    found = [(row["net"], row["views"], float(row["top1_error"])) for row in rows(tmp_path / "crops.csv")]
+    assert [(net, views) for net, views, _ in found] == [
+        ("ResNet-18", views) for views in ("1 crop", "10 crops", "scales")
+    ]
+    assert np.allclose([error for *_, error in found], [22, 21, 22], atol=1.01)
+    assert rows(tmp_path / "crops.csv")[2]["scales"] == "224 256 384 480 640"
+    assert not (tmp_path / "runs").exists()
+
+
+# What the command line refuses.
+
+
+def flag_values(**changes):
+    given = {"data": "digits", "data_dir": "", "budget": "smoke", "seeds": ["0"], "output_dir": "out", "nets": []}
+    return types.SimpleNamespace(**given | {"weights": [], "class_index": ""} | changes)
+
+
+def make_settings(folder, **changes):
+    return lab.settings_from_flags(flag_values(output_dir=str(folder), **changes))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("arguments", "text"), [
+    (["degredation"], "Error: There is no such experiment. Expected names of experiments: table1, table6, degradation"),
+    ([], "Received: none."),
+    (["table1", "--budget=smoky"], "Received: --budget=smoky. Nearest: smoke."),
+    (["table1", "--nets=ResNet21"], "Nearest: ResNet20"),
+    (["shortcuts", "--nets=ResNet20:D"], "A, B, C, scaled, gated, gated_shortcut, dropout. Received: ResNet20:D"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(arguments, text, tmp_path):
+    done = run("train/lab.py", *arguments, f"--output_dir={tmp_path}/out", code=2)
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.unit
+def test_the_nearest_name_is_given():
+    with pytest.raises(ValueError, match="Nearest: degradation"):
+        lab.check_names(["table1", "degredation"])
+    assert lab.check_names(["table1", "depth", "table1"]) == ["table1", "depth"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"budget": "0"}, "--budget=0."), ({"budget": "1.5"}, "--budget=1.5"), ({"budget": "30s"}, "--budget=30s"),
+    ({"budget": ""}, "--budget="), ({"budget": "-3"}, "--budget=-3"), ({"seeds": ["a"]}, "Received: 'a'"),
+    ({"seeds": []}, "whole numbers"), ({"weights": ["ResNet18"]}, "NET=WEIGHTS"),
+])  # fmt: skip
+def test_values_that_mean_nothing_are_refused(changes, text, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        make_settings(tmp_path, **changes)
+
+
+# Budgets and runs.
+
+
+@pytest.mark.unit
+def test_a_budget_in_minutes_is_epochs_once_and_for_all(tmp_path):
+    thirty = make_settings(tmp_path, budget="30m")
+    assert settings.epochs(thirty, "table6", lambda: 100.0) == 18
+    assert settings.epochs(thirty, "table6", lambda: 1.0) == 18  # kept, whatever the speed is now
+    assert settings.epochs(thirty, "depth", lambda: 200.0) == 9
+    with pytest.raises(ValueError, match="which take 60 minutes here"):
+        settings.epochs(thirty, "shortcuts", lambda: 900.0)
+    assert settings.epochs(make_settings(tmp_path, budget="7"), "table6", None) == 7
+    assert settings.epochs(make_settings(tmp_path), "table6", None) == settings.SMOKE_EPOCHS
+
+
+@pytest.mark.unit
+def test_a_run_is_known_by_what_decides_its_result(tmp_path):
+    def folder(net="ResNet20", seed=0, epochs=3, **changes):
+        return runs.plan(make_settings(tmp_path, **changes), runs.parse_net(net), seed, epochs).config.workdir
+
+    assert folder() == folder("ResNet20:A") == folder(data_dir="elsewhere") == folder(seeds=["0", "1"])
+    others = [folder("ResNet20:B"), folder("PlainNet20"), folder(seed=1), folder(epochs=4), folder(data="synthetic")]
+    assert len({folder(), *others}) == 6
+
+
+@pytest.mark.unit
+def test_the_protocol_is_the_papers_and_deep_nets_warm_up(tmp_path):
+    cifar = runs.plan(make_settings(tmp_path, data="tfds:cifar10"), runs.Net("ResNet56"), 0, 16).config
+    assert (cifar.batch_size, cifar.learning_rate, cifar.momentum, cifar.weight_decay) == (128, 0.1, 0.9, 1e-4)
+    assert (cifar.crop_padding, cifar.flip, cifar.schedule, cifar.nesterov) == (4, True, "steps", False)
+    deep = runs.plan(make_settings(tmp_path), runs.Net("ResNet110"), 0, settings.SMOKE_EPOCHS).config
+    assert (deep.recipe, deep.warmup_rate) == ("paper_cifar_deep", 0.01)
+    assert deep.flip is False  # a mirrored digit is none
+
+
+@pytest.mark.unit
+def test_minutes_are_shared_by_multiply_adds(tmp_path, monkeypatch):
+    monkeypatch.setitem(runs.benchmark.MEASURES, "compute", lambda *_: 1280.0)
+    several = make_settings(tmp_path, seeds=["0", "1"])
+    nets = [runs.Net("ResNet20"), runs.Net("ResNet56")]
+    flops = [keras_resnet.count_flops(net.build((8, 8, 1))) for net in nets]
+    assert runs._seconds_an_epoch(several, nets) == pytest.approx(2 * (1 + flops[1] / flops[0]))  # 1,280 images
+
+
+# What pages say of figures that tests make up.
+
+
+def curve(net, training, test):
+    kind, layers = ("plain" if net.startswith("plain") else "residual"), int(net.split("-")[1])
+    row = {"net": net, "kind": kind, "layers": layers, "seed": 0, "epoch": 1, "iteration": 9}
+    return row | {"training_error": training, "validation_error": test, "learning_rate": 0.1, "test_error": test}
+
+
+@pytest.mark.unit
+def test_degradation_says_whether_it_is_seen():
+    as_paper = [curve("plain-20", 9.0, 12.0), curve("plain-56", 14.0, 16.0),
+                curve("ResNet-20", 8.0, 11.0), curve("ResNet-56", 6.0, 10.0)]  # fmt: skip
+    facts, text = degradation.tell(as_paper)
+    assert "plain-56 ends 5.00 points above plain-20 in training error, as in the paper." in text
+    assert "ResNet-56 ends 2.00 points below ResNet-20 in training error, as in the paper." in text
+    assert Fact("ResNet-56, test error (%)", 6.97, 10.0) in facts
+    swapped = [curve("plain-20", 9.0, 12.0), curve("plain-56", 8.0, 16.0),
+               curve("ResNet-20", 8.0, 11.0), curve("ResNet-56", 8.5, 10.0)]  # fmt: skip
+    _, text = degradation.tell(swapped)
+    assert text.count("unlike in the paper") == 2
+
+
+@pytest.mark.unit
+def test_differences_and_spreads():
+    assert Fact("", 8.75, 12.0).difference == "+3.25"
+    assert Fact("", 8.75, 8.749).difference == "+0.00"
+    assert Fact("", "above 0", 3.0).difference == ""
+    assert pages.spread([8.0]) == "8.00"
+    assert pages.spread([8.0, 9.0]) == "8.50 (8.00 to 9.00, n=2)"
+    errors = {"none": 15.0, "A": 9.0}
+    made_up = [{"option": name, "test_error": error, "parameters": 9, "seed": 0} for name, error in errors.items()]
+    facts, _ = shortcuts.tell(made_up)
+    assert Fact("A minus none (points)", pytest.approx(25.03 - 28.54), -6.0) in facts
+
+
+# What the trainer learnt for it.
+
+
+@pytest.mark.unit
+def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
+    fields = json.loads(config.to_json(config.make({"workdir": str(tmp_path)})))
+    del fields["shortcut"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert run_folder.look(config.make({"workdir": str(tmp_path)}), "auto") is False
+    with pytest.raises(ValueError, match="shortcut: '' before, 'B' now"):
+        run_folder.look(config.make({"workdir": str(tmp_path), "shortcut": "B"}), "auto")
+
+
+@pytest.mark.unit
+def test_signals_are_the_runs_only_while_it_trains():
+    before = signal.getsignal(signal.SIGTERM)
+    keeper = checkpoints.Keeper(config.make({}), None, [])
+    with keeper.listening():
+        assert signal.getsignal(signal.SIGTERM) == keeper._note
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("shortcut", ["scaled", "gated", "gated_shortcut", "dropout"])
+def test_shortcuts_of_he_2016_compute_their_formula(shortcut):
+    model = keras_resnet.ResNet20(weights=None, shortcut=shortcut, input_shape=(8, 8, 3))
+    block = "stage1_block2"
+    names = ["stage1_block1_out", f"{block}_bn2", f"{block}_add"]
+    names += [f"{block}_shortcut_sigmoid"] if "gated" in shortcut else []
+    inner = keras.Model(model.inputs[0], [model.get_layer(name).output for name in names])
+    images = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
+    before, branch, total, *gates = (np.asarray(output) for output in inner(images, training=False))
+    gate = gates[0] if gates else None
+    if gates:
+        assert 0 < gate.min() < np.median(gate) < 0.1  # nearly closed: bias -6
+        assert model.get_layer(f"{block}_shortcut_gate").bias.numpy().tolist() == [-6.0] * 16
+    expected = {
+        "scaled": lambda: 0.5 * before + 0.5 * branch,
+        "gated": lambda: (1 - gate) * before + gate * branch,
+        "gated_shortcut": lambda: (1 - gate) * before + branch,
+        "dropout": lambda: before + branch,
+    }[shortcut]()
+    assert np.allclose(total, expected, atol=1e-5)
+    if shortcut == "dropout":
+        assert model.get_layer(f"{block}_shortcut_dropout").rate == 0.5

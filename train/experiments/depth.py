@@ -1,0 +1,122 @@
+"""How deep can they be? He 2015, section 4.2: errors to ResNet-110, and that ResNet-1202 can be trained at all."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+from matplotlib import pyplot as plt
+
+from train import config as configs
+from train import run_folder
+from train.experiments import pages, runs, table6
+from train.experiments import settings as lab_settings
+from train.experiments.pages import Fact
+from train.experiments.paper import CIFAR10_ERROR, CIFAR10_PARAMETERS
+
+TITLE = "Depth: error to 110 layers, and 1202 layers built, trained a step and exported"
+DEEPEST, SMOKE_DEEPEST = "ResNet1202", "ResNet44"
+PARTS = 16  # that its batch is worked through in, for memory: 14 GB of activations at 128 images a part
+PROOF, EXPORT = "deepest.json", "export"
+EXPORTER = os.path.join(os.path.dirname(__file__), "..", "..", "export", "main.py")
+
+
+def measure(trained, settings):
+    """A row a run, as of `table6`, and one of the deepest net: seconds and memory of what can be done with it.
+
+    Args:
+        trained: list of `Run`.
+        settings: `Settings`.
+    Returns:
+        list of dicts.
+    """
+    net, config = deepest(settings)
+    return [*table6.measure(trained, settings), {"net": net.title, "layers": net.depth} | prove(config)]
+
+
+def deepest(settings):
+    """The deepest net of the lab, and the configuration of its one step: `Net`, `train.config.Config`."""
+    net = runs.Net(SMOKE_DEEPEST if settings.is_smoke else DEEPEST)
+    workdir = os.path.join(settings.output_dir, "runs", f"{net.model}-one-step-{settings.data.replace(':', '-')}")
+    config = runs.plan(settings, net, settings.seeds[0], lab_settings.SMOKE_EPOCHS).config
+    return net, dataclasses.replace(config, workdir=workdir, accumulation=PARTS)
+
+
+def prove(config):
+    """Builds the net, trains one step and exports it, each in a process of its own, unless that has been done.
+
+    Args:
+        config: `train.config.Config`, whose workdir keeps the results.
+    Returns:
+        dict: parameters, seconds and peak memory of each.
+    Raises:
+        ValueError: if one of them fails.
+    """
+    path = os.path.join(config.workdir, PROOF)
+    if os.path.exists(path):
+        return configs.read(path)
+    run_folder.open_run(config, {"fingerprint": None})
+    found = _child([sys.executable, "-m", "train.experiments.one_step", config.workdir], "step")
+    found |= configs.read(os.path.join(config.workdir, "one_step.json"))
+    model, folder = os.path.join(config.workdir, run_folder.MODEL), os.path.join(config.workdir, EXPORT)
+    arguments = [
+        f"--model={model}",
+        f"--output_dir={folder}",
+        "--formats=float32",
+        "--overwrite",
+        "--max_top1_drop=100",
+    ]
+    found |= _child([sys.executable, EXPORTER, *arguments], "export")
+    (file,) = [name for name in os.listdir(folder) if name.endswith(".tflite")]
+    found["file_bytes"] = os.path.getsize(os.path.join(folder, file))
+    with run_folder.written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=2)
+    return found
+
+
+def _child(command, what):
+    """Runs a command; seconds and the peak of its memory in MB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(f"The deepest net's {what} failed with exit code {process.returncode}; see above.")
+    return {f"{what}_seconds": round(time.perf_counter() - start, 1), f"{what}_peak_mb": usage.ru_maxrss // 1024}
+
+
+def draw(rows):
+    """Test and training error over the number of layers, with the paper's test error."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    nets = pages.by_net([row for row in rows if "test_error" in row])
+    depths = [own[0]["layers"] for own in nets.values()]
+    for name, marker, label in (("test_error", "o-", "test"), ("training_error", "x--", "training")):
+        means = [pages.mean([row[name] for row in own]) for own in nets.values()]
+        axes.plot(depths, means, marker, color=pages.COLOURS[1], label=f"ours, {label}")
+    paper = [(own[0]["layers"], CIFAR10_ERROR[net]) for net, own in nets.items() if net in CIFAR10_ERROR]
+    axes.plot(*zip(*paper, strict=True), "s:", color=pages.COLOURS[4], label="the paper, test (CIFAR-10)")
+    axes.set(xlabel="layers", ylabel="error (%)", ylim=(0, None), xticks=depths)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def tell(rows):
+    """Facts and a paragraph; see `train.lab.Experiment`."""
+    facts, _ = table6.tell([row for row in rows if "test_error" in row])
+    deepest = rows[-1]
+    facts.append(Fact(f"{deepest['net']}, parameters (1e6)", CIFAR10_PARAMETERS[deepest["net"]],
+                      deepest["parameters"] / 1e6))  # fmt: skip
+    for name, unit in (("build_seconds", "s"), ("first_step_seconds", "s"), ("second_step_seconds", "s"),
+                       ("step_peak_mb", "MB"), ("export_seconds", "s"), ("export_peak_mb", "MB"),
+                       ("file_bytes", "bytes")):  # fmt: skip
+        words = name.rpartition("_")[0].replace("_", " ")
+        facts.append(Fact(f"{deepest['net']}, {words} ({unit})", "", deepest[name]))
+    return facts, (
+        f"{deepest['net']} is built, trained by the run's own step on a whole batch in {PARTS} parts, and exported to "
+        ".tflite; its error is not measured (the paper: 7.93 %). ResNet-110 "
+        "has the paper's warm-up at 0.01 by itself. The paper finds error falling to 110 layers, and no difficulty of "
+        "optimization at 1202: a training error below 0.1 %."
+    )

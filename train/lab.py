@@ -1,0 +1,133 @@
+"""The claims of the ResNet papers, tried: `python train/lab.py degradation --data=digits --budget=10`."""
+
+import dataclasses
+import difflib
+
+from absl import flags
+
+import train
+from train.experiments.settings import Settings, check_budget
+
+flags.DEFINE_string("data", "digits", "digits, tfds:NAME or folder:PATH, as of train/main.py")
+flags.DEFINE_string("data_dir", "", "folder of prepared TFDS data sets")
+flags.DEFINE_string("budget", "smoke", "epochs a net (24), minutes for all its nets together (30m), or smoke")
+flags.DEFINE_list("seeds", ["0"], "every net is trained from each of these")
+flags.DEFINE_string("output_dir", "runs/lab", "folder of the results, and of runs/: the nets, which experiments share")
+flags.DEFINE_list("weights", [], "of crops: score NET=TAG-OR-FILE,... on data instead of training nets")
+flags.DEFINE_string("class_index", "", "of crops: imagenet_class_index.json, or a text with a wnid a line")
+flags.DEFINE_list("nets", [], "train these instead of the experiment's own: ResNet20,ResNet20:B,PlainNet20")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One claim; a row of `EXPERIMENTS`, whose key is also the module of `train.experiments` that makes it out.
+
+    The module has TITLE; measure(list of `Run`, `Settings`), which gives the rows of the CSV file, dicts; and of these
+    rows alone draw(rows), a matplotlib figure, and tell(rows), a list of `Fact` and a paragraph.
+
+    Attributes:
+        source: where the papers have it.
+        nets: that are trained for it, as in `--nets`; empty: none.
+        smoke: the same for `--budget=smoke`.
+        passing: fields of the trainer's configuration that change nothing of a run's result.
+        takes_weights: whether `--weights` replaces the nets.
+    """
+
+    source: str
+    nets: tuple = ()
+    smoke: tuple = ()
+    passing: dict = dataclasses.field(default_factory=dict)
+    takes_weights: bool = False
+
+
+_PAIRS, _SMALL_PAIRS = ("PlainNet20", "ResNet20", "PlainNet56", "ResNet56"), ("PlainNet20", "ResNet20", "ResNet32")
+_OPTIONS = ("PlainNet20", "ResNet20:A", "ResNet20:B", "ResNet20:C")
+_PATHS = ("ResNet20", "ResNet20:scaled", "ResNet20:gated", "ResNet20:gated_shortcut", "ResNet20:C", "ResNet20:dropout")
+_EVERY_CHECKPOINT = {"checkpoints_to_keep": 1_000_000}
+
+# fmt: off
+EXPERIMENTS = {
+    "table1":      Experiment("He et al. 2015, tables 1 and 6"),
+    "table6":      Experiment("He et al. 2015, table 6", ("ResNet20", "ResNet32", "ResNet44", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),
+    "degradation": Experiment("He et al. 2015, figures 1, 4 and 6, table 2", _PAIRS, ("PlainNet20", "ResNet20", "PlainNet32", "ResNet32")),
+    "shortcuts":   Experiment("He et al. 2015, section 4.1, table 3", _OPTIONS, _OPTIONS),
+    "responses":   Experiment("He et al. 2015, section 4.2, figure 7", _PAIRS, _SMALL_PAIRS),
+    "depth":       Experiment("He et al. 2015, section 4.2", ("ResNet20", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),
+    "crops":       Experiment("He et al. 2015, section 3.4, tables 3 and 4", ("ResNet20",), ("ResNet20",), takes_weights=True),
+    "gradients":   Experiment("He et al. 2015, section 4.1", ("PlainNet56", "ResNet56"), ("PlainNet20", "ResNet20"), _EVERY_CHECKPOINT),
+    "unravelled":  Experiment("Veit et al. 2016, arXiv 1605.06431, figure 3; He et al. 2016, arXiv 1603.05027, table 1",
+                              ("PlainNet20", "ResNet56", *_PATHS), ("PlainNet20", *_PATHS)),
+}
+# fmt: on
+
+
+def main(argv):
+    """Runs the experiments that are named."""
+    names = check_names(argv[1:])
+    settings = settings_from_flags(flags.FLAGS)
+    train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+    from train.experiments import runs
+
+    for net in settings.nets:
+        runs.parse_net(net)
+    for name in names:
+        run(name, settings)
+
+
+def check_names(names):
+    """The names, each once; raises ValueError if there are none or an unknown one, with the nearest."""
+    expected = f"Expected names of experiments: {', '.join(EXPERIMENTS)}."
+    if not names:
+        raise ValueError(f"{expected} Received: none.")
+    for name in names:
+        if name not in EXPERIMENTS:
+            nearest = difflib.get_close_matches(name, EXPERIMENTS, n=2, cutoff=0.4)
+            hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+            raise ValueError(f"There is no such experiment. {expected} Received: {name}.{hint}")
+    return [*dict.fromkeys(names)]
+
+
+def settings_from_flags(values):
+    """`Settings` that the command line asks for.
+
+    Raises:
+        ValueError: if the budget or a seed is none, or a net has no weights given.
+    """
+    check_budget(values.budget)
+    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
+        raise ValueError(f"Expected --seeds as whole numbers, such as 0,1,2. Received: {','.join(values.seeds)!r}.")
+    weights = dict(pair.partition("=")[::2] for pair in values.weights)
+    if not all(weights.values()):
+        raise ValueError(f"Expected --weights as NET=WEIGHTS,... Received: {','.join(values.weights)}.")
+    return Settings(
+        data=values.data,
+        data_dir=values.data_dir,
+        budget=values.budget,
+        seeds=tuple(dict.fromkeys(map(int, values.seeds))),
+        output_dir=values.output_dir,
+        nets=tuple(dict.fromkeys(values.nets)),
+        weights=weights,
+        class_index=values.class_index,
+    )
+
+
+def run(name, settings):
+    """Trains what is not trained yet, measures, and writes NAME.csv, NAME.png and NAME.md."""
+    import importlib
+
+    from train.experiments import pages, runs
+
+    row, module = EXPERIMENTS[name], importlib.import_module(f"train.experiments.{name}")
+    nets = row.smoke if settings.is_smoke else row.nets
+    nets = () if row.takes_weights and settings.weights else (nets and settings.nets) or nets
+    trained = runs.train_all(settings, name, [*map(runs.parse_net, nets)], row.passing)
+    rows = module.measure(trained, settings)
+    facts, paragraph = module.tell(rows)
+    text = pages.page(module.TITLE, row.source, f"{name}.png", facts, f"{paragraph} {pages.conditions(trained)}")
+    pages.write(settings.output_dir, name, rows, module.draw, text)
+    print(f"\n{text}\nWrote {name}.csv, {name}.png and {name}.md to {settings.output_dir}")
+
+
+if __name__ == "__main__":
+    flags.FLAGS.set_gnu_getopt(True)  # flags may follow the names
+    train.run(main)
