@@ -157,8 +157,8 @@ def test_bias_correction_is_the_mean_error_of_each_output():
 @pytest.mark.unit
 def test_optimal_rounding_beats_the_nearest_where_inputs_are_correlated():
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 36)) + 0.1 * rng.normal(size=(400, 36))
-    weights = rng.normal(size=(8, 2, 2, 9)).astype("float32")
+    inputs = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 90)) + 0.1 * rng.normal(size=(400, 90))
+    weights = rng.normal(size=(8, 3, 3, 10)).astype("float32")
     nearest, scale = quantization.symmetric(weights, "int4")
     optimal = rounding.optimal(weights, scale, inputs.T @ inputs, 7)
     assert optimal.dtype == np.int8
@@ -168,7 +168,7 @@ def test_optimal_rounding_beats_the_nearest_where_inputs_are_correlated():
         for stored in (nearest, optimal)
     ]
     assert errors[1] < 0.2 * errors[0]
-    assert np.array_equal(rounding.optimal(weights, scale, np.eye(36), 7), nearest)  # nothing to make up for
+    assert np.array_equal(rounding.optimal(weights, scale, np.eye(90), 7), nearest)  # nothing to make up for
 
 
 @pytest.mark.unit
