@@ -65,11 +65,10 @@ def _decoded(encoded, model):
     """uint8 (n, h, w, c) of n files, in the graph."""
     import tensorflow as tf
 
-    from train import decoding
-    from train.sources import DEFAULT_PREPROCESSING
+    from train import decoding, sources
 
     shape = tuple(model.inputs[0].shape[1:])
-    how = getattr(model, "preprocessing", None) or DEFAULT_PREPROCESSING
+    how = getattr(model, "preprocessing", None) or sources.DEFAULT_PREPROCESSING
 
     def decode(file):
         return decoding.fitted(decoding.decode_whole(file, shape[-1]), shape, how)

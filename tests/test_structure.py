@@ -26,7 +26,7 @@ FROM_TRAIN = {
     "network",
     "predictor",
     "scoring",
-    "sources.DEFAULT_PREPROCESSING",
+    "sources",
     "run_folder.written_aside",
     "run_folder.CONFIG",
 }
