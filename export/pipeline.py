@@ -193,7 +193,8 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [staged.failure])
     path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
-        noise, scan = _make(name, staged, path, examination, gate)
+        graph, scan = make(name, staged, path, gate)
+        noise = verify.noise(_signal(staged.graph, examination), graph, examination.images) if graph else {}
         if name == "saved_model":
             scores, measured = _serve_in_child(staged.folder, path, examination.images)
         else:
@@ -208,8 +209,19 @@ def produce(name, staged, examination, gate):
     return Result(path, evidence, failures, tuple(companions), staged.preparation, scan)
 
 
-def _make(name, staged, path, examination, gate):
-    """Writes the file; returns the noise of its layers and the scan of its blocks, where there are such."""
+def make(name, staged, path, gate=None):
+    """Writes one format's file, which nobody has looked at yet.
+
+    Args:
+        name: one of `FORMATS`.
+        staged: `Staged`, of the net that the format's row is prepared as.
+        path: where to.
+        gate: `verify.Gate`, what a mixed format may lose.
+    Returns:
+        the file's `Graph`, None where it is float32's or not ours, and the scan of its blocks, of a mixed format.
+    Raises:
+        RuntimeError: if TFLiteConverter, which serves where the graph is not known, fails.
+    """
     scheme = FORMATS[name].scheme
     if name == "float32":
         shutil.copyfile(os.path.join(staged.folder, convert.FLOAT32), path)
@@ -221,8 +233,8 @@ def _make(name, staged, path, examination, gate):
         graph, scan = _quantized(scheme, staged, gate)
         with open(path, "wb") as file:
             file.write(flatbuffer.to_bytes(graph))
-        return verify.noise(_signal(staged.graph, examination), graph, examination.images), scan
-    return {}, {}
+        return graph, scan
+    return None, {}
 
 
 def _quantized(scheme, staged, gate):

@@ -16,7 +16,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from benches.rounds import resident_mb  # noqa: E402
 
-from export import calibration, flatbuffer, quantization, saved_model, walk  # noqa: E402
+from export import pipeline  # noqa: E402
 from export.formats import BASIC, FORMATS  # noqa: E402
 
 
@@ -24,15 +24,9 @@ def main(model, folder, images):
     """Makes one after the other; returns what is printed."""
     model, images = keras.saving.load_model(model, compile=False), np.load(images)
     start, processor = time.perf_counter(), time.process_time()
-    graph = walk.from_keras(model, 1)
-    ranges = calibration.observe(graph, images)
+    staged = pipeline.stage(model, folder, images, 1)
     for name in BASIC:
-        path = os.path.join(folder, f"{model.name}{FORMATS[name].suffix}")
-        if FORMATS[name].scheme is None:
-            saved_model.write(model, path)
-            continue
-        with open(path, "wb") as file:
-            file.write(flatbuffer.to_bytes(quantization.quantize(graph, FORMATS[name].scheme, ranges)))
+        pipeline.make(name, staged, os.path.join(folder, f"{model.name}{FORMATS[name].suffix}"))
     return {
         "seconds": time.perf_counter() - start,
         "processor_seconds": time.process_time() - processor,

@@ -7,8 +7,7 @@ import numpy as np
 from benches.rounds import ROUNDS, absent, answer, child, report
 
 import keras_resnet
-from export import calibration, flatbuffer, quantization, walk
-from export.formats import FORMATS
+from export import pipeline
 
 NET = "ResNet50"
 SECONDS = 0.4  # of calls in each turn
@@ -50,14 +49,12 @@ def race(rivals, threads):
     return {title: caller.seconds for title, caller in callers.items()}
 
 
-def write_ours(model, images, folder):
-    """Our float32 and int8 files; returns their paths."""
-    graph, paths = walk.from_keras(model, 1), []
-    ranges = calibration.observe(graph, images)
-    for name in ("float32", "int8"):
-        paths.append(os.path.join(folder, f"ours_{name}.tflite"))
-        with open(paths[-1], "wb") as file:
-            file.write(flatbuffer.to_bytes(quantization.quantize(graph, FORMATS[name].scheme, ranges)))
+def write_ours(model, images, folder, formats):
+    """Files as the exporter makes them: dict from the format to the path."""
+    staged = pipeline.stage(model, folder, images, 1)
+    paths = {name: os.path.join(folder, f"ours_{name}.tflite") for name in formats}
+    for name, path in paths.items():
+        pipeline.make(name, staged, path)
     return paths
 
 
@@ -65,10 +62,13 @@ def rivals_of(folder):
     """Files of everyone who is installed: dicts from a title to (runtime, file), of float32 and of int8."""
     images = np.random.default_rng(0).integers(0, 256, (CALIBRATION_IMAGES, 224, 224, 3)).astype("uint8")
     np.save(os.path.join(folder, "images.npy"), images)
-    ours = write_ours(keras_resnet.build(NET, weights=None), images, folder)
+    ours = write_ours(keras_resnet.build(NET, weights=None), images, folder, ("float32", "int8"))
     answer("converter", f"applications.{NET}", folder, "float32,int8", os.path.join(folder, "images.npy"))
-    floats = {"ours": ("litert", ours[0]), "TFLiteConverter": ("litert", os.path.join(folder, "float32.tflite"))}
-    int8s = {"ours": ("litert", ours[1]), "TFLiteConverter": ("litert", os.path.join(folder, "int8.tflite"))}
+    floats = {
+        "ours": ("litert", ours["float32"]),
+        "TFLiteConverter": ("litert", os.path.join(folder, "float32.tflite")),
+    }
+    int8s = {"ours": ("litert", ours["int8"]), "TFLiteConverter": ("litert", os.path.join(folder, "int8.tflite"))}
     if not absent("torch"):
         floats["torch"] = ("torch", NET)
     if not absent("torch", "onnx", "onnxruntime"):

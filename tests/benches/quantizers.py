@@ -13,8 +13,7 @@ from benches import latency
 from benches.rounds import DATA, answer, judged
 
 import keras_resnet
-from export import calibration, flatbuffer, quantization, rounding, walk
-from export.formats import FORMATS
+from export import flatbuffer, walk
 from train import data, input_pipeline, predictor
 
 OURS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
@@ -80,27 +79,14 @@ NETS = {
 }
 
 
-def write_ours(graph, images, folder):
-    """A file for each of OURS: dict from (row, quantizer) to its path."""
-    ranges, files = calibration.observe(graph, images), {}
-    for name in OURS:
-        scheme = FORMATS[name].scheme
-        moments = rounding.second_moments(graph, images) if scheme.rounding == "optimal" else None
-        files[name, "ours"] = os.path.join(folder, f"ours {name}.tflite")
-        with open(files[name, "ours"], "wb") as file:
-            file.write(flatbuffer.to_bytes(quantization.quantize(graph, scheme, ranges, moments=moments)))
-    return files
-
-
 def write_all(model, images, folder):
     """Everyone's files; also prints what was refused."""
-    graph = walk.from_keras(model, 1)
-    files = write_ours(graph, images, folder)
+    files = {(name, "ours"): path for name, path in latency.write_ours(model, images, folder, OURS).items()}
     saved, array, plain = (os.path.join(folder, name) for name in ("model.keras", "images.npy", "plain.tflite"))
     model.save(saved)
     np.save(array, images)
     with open(plain, "wb") as file:
-        file.write(flatbuffer.to_bytes(graph))
+        file.write(flatbuffer.to_bytes(walk.from_keras(model, 1)))
     answer("converter", saved, folder, ",".join(CONVERTERS), array)
     files |= {(name, "TFLiteConverter"): os.path.join(folder, f"{name}.tflite") for name in CONVERTERS}
     os.makedirs(os.path.join(folder, "litert"))
