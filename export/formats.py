@@ -85,6 +85,8 @@ FORMATS = {
     "pruned_2_of_4":  Format("_pruned_2_of_4.tflite",  _FLOAT32,       1.0,   0.80,   None,   "as float32; accelerators that skip 2 of 4 weights", "pruned_2_of_4"),
     "clustered":      Format("_clustered.tflite",      _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "clustered"),
     "clustered_int8": Format("_clustered_int8.tflite", _INT8,          0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
+    "channel_pruned": Format("_channel_pruned.tflite", _FLOAT32,       1.0,   0.80,   None,   "as float32, faster and smaller on all of it", "channel_pruned"),
+    "channel_pruned_int8": Format("_channel_pruned_int8.tflite", _INT8, 0.36, 0.80,   None,   "as int8, faster and smaller on all of it", "channel_pruned"),
 }
 # fmt: on
 # Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.
