@@ -11,9 +11,7 @@ import dataclasses
 import keras
 import numpy as np
 
-# Sums of channels are computed so many at a time: 17 to 24 channels cost what 24 do (BUILD_NOTES.md, "Fine-tuned
-# formats").
-MULTIPLE = 8
+MULTIPLE = 8  # that numbers of channels are rounded to: XNNPACK takes a little more as long (BUILD_NOTES.md)
 
 CHANNELWISE = (
     keras.layers.BatchNormalization,
@@ -75,7 +73,7 @@ def _follow(maker, takers):
 
 
 def choose(model, share):
-    """Which inner channels stay: those with the largest filters as deployed, batch normalization folded in.
+    """Which inner channels stay: those of the filters with the largest sums of absolute weights (Li et al. 2017).
 
     Args:
         model: functional `keras.Model`.
@@ -89,7 +87,8 @@ def choose(model, share):
     for inner in find(model):
         size = _num_kept(inner.maker.filters, share)
         if size < inner.maker.filters:
-            kept[inner.maker.name] = np.sort(np.argsort(-_sizes(inner), kind="stable")[:size])
+            sizes = np.abs(np.asarray(inner.maker.kernel)).sum(axis=(0, 1, 2))
+            kept[inner.maker.name] = np.sort(np.argsort(-sizes, kind="stable")[:size])
     if not kept:
         raise ValueError(
             "The net has no channels that can go. Expected convolutions without groups whose output one other alone "
@@ -102,15 +101,6 @@ def choose(model, share):
 def _num_kept(filters, share):
     wanted = MULTIPLE * round(filters * (1 - share) / MULTIPLE)
     return min(filters, max(MULTIPLE, wanted))
-
-
-def _sizes(inner):
-    """Sum of the absolute weights of each channel's filter: (channels,)."""
-    sizes = np.abs(np.asarray(inner.maker.kernel)).sum(axis=(0, 1, 2))
-    for layer in inner.between:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale:
-            sizes = sizes * np.abs(layer.gamma) / np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
-    return sizes
 
 
 def without(model, kept):

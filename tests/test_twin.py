@@ -16,7 +16,7 @@ from train import data, input_pipeline, predictor
 # A net of every block, stem, shortcut and padding; the deeper ones repeat them.
 FAMILIES = ("ResNet20", "ResNet20-C", "PlainNet20", "ResNet8", "ResNet18-A", "ResNet50V2", "ResNet50D", "SEResNet50")
 FAMILIES += ("ResNeXt50_32x4d",)
-ALL = [name for name, row in formats.FORMATS.items() if row.preparation]
+ALL = [name for name, row in formats.FORMATS.items() if row.preparation not in (None, "channel_pruned")]
 SPARSITY, CLUSTERS = 0.7, 16
 
 
