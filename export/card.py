@@ -191,11 +191,16 @@ def _row(name, artifact):
 
 
 def _told(preparation):
-    """How a net was fine-tuned, in a line."""
+    """How a net was fine-tuned, in a line, and what its files were before."""
     rounded = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in preparation.items()}
-    return "fine-tuned, " + ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in rounded.items() if name != "history"
-    )
+    before = rounded.pop("before", {})
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in rounded.items() if name != "history"]
+    for name, value in before.items():
+        if name == "parameters":
+            told.append(f"before: {value:,} parameters")
+        else:
+            told.append(f"{name} {value['bytes']:,} bytes, ms {'; '.join(_times(value['latency_ms']))} on 1; 2 threads")
+    return "fine-tuned, " + ", ".join(told)
 
 
 def _times(latency):

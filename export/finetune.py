@@ -1,6 +1,7 @@
 """Nets that are fine-tuned before their files are made: pruned, clustered, or aware of their quantization.
 
-The work is done by twin.py in a process of its own; here are its table, its request and what comes back.
+Whole channels are left out here, in Keras 3; all else is done by twin.py in a process of its own. Here are the table,
+the twin's request and what comes back.
 """
 
 import dataclasses
@@ -11,8 +12,9 @@ import time
 import keras
 import numpy as np
 
-from export import calibration, convert, quantization, walk
+from export import calibration, channels, convert, flatbuffer, quantization, training, verify, walk
 from export.formats import FORMATS
+from train import distillation
 
 TWIN = os.path.join(os.path.dirname(__file__), "twin.py")  # not imported: it brings a second Keras into the process
 CHECKED_IMAGES = 64  # that the quantized file and the twin must agree on
@@ -45,6 +47,12 @@ PREPARATIONS = {
     "pruned_2_of_4": Preparation(0.02,  1.0,     False,  ()),
     "clustered":     Preparation(0.002, 1.0,     True,   ("clusters",)),
     "qat":           Preparation(0.001, 1.0,     True,   ()),
+    "channel_pruned": Preparation(0.05, 1.0,     False,  ("channel_sparsity",)),
+}
+PLAIN = {  # of the run's recipe, what gives way: tfmot's twin is trained so too
+    "schedule": "cosine", "warmup_epochs": 0.0, "optimizer": "sgd", "momentum": 0.9, "nesterov": True,
+    "weight_decay": 0.0, "clip_norm": 0.0, "loss": "cross_entropy", "label_smoothing": 0.0, "ema": 0.0,
+    "mixed_precision": "none",
 }
 # fmt: on
 
@@ -57,17 +65,19 @@ class Settings:
         epochs: passes over the training images.
         sparsity: share of a kernel's weights that become zero, 0 to 1.
         clusters: distinct values of a kernel.
+        channel_sparsity: share of the inner channels of residual blocks that go, 0 to 1.
         data: dict of the arguments of `train.data.load_for_model` that open the training images.
     """
 
     epochs: int
     sparsity: float
     clusters: int
+    channel_sparsity: float
     data: dict
 
 
 def prepared(kind, staged, settings, images):
-    """Fine-tunes the staged net in a child process.
+    """Fine-tunes the staged net.
 
     Args:
         kind: one of `PREPARATIONS`.
@@ -82,16 +92,26 @@ def prepared(kind, staged, settings, images):
             staged, failure=f"{kind} nets are made of the layers of this package's nets alone. {staged.obstacle}"
         )
     start, images = time.perf_counter(), images[:CHECKED_IMAGES]
+    row = PREPARATIONS[kind]
+    facts = {
+        "preparation": kind,
+        "epochs": settings.epochs,
+        "learning_rate": row.learning_rate,
+        "teacher_share": row.teacher_share,
+        "frozen_norm": row.frozen_norm,
+    } | {name: getattr(settings, name) for name in row.settings}
+    make = _with_fewer_channels if kind == "channel_pruned" else _by_twin
     try:
-        facts, weights, scores = _run_child(kind, staged, settings, images)
-        return _staged_anew(kind, staged, weights, scores, images, facts | {"seconds": time.perf_counter() - start})
-    except RuntimeError as error:
+        model, learned, scores = make(facts, staged, settings, images)
+        facts |= learned | {"before": _before(staged), "seconds": time.perf_counter() - start}
+        return _staged_anew(kind, staged, model, scores, images, facts)
+    except (RuntimeError, ValueError) as error:
         return dataclasses.replace(staged, failure=str(error))
 
 
-def _run_child(kind, staged, settings, images):
-    """Facts, dict from "layer/weight" to array, scores of the images."""
-    row = PREPARATIONS[kind]
+def _by_twin(facts, staged, settings, images):
+    """The fine-tuned model, facts that were learned, the twin's scores of the images."""
+    kind = facts["preparation"]
     path = {
         name: os.path.join(staged.folder, f"{kind}_{file}")
         for name, file in (
@@ -104,20 +124,46 @@ def _run_child(kind, staged, settings, images):
     }
     staged.model.save(path["model"])
     np.save(path["images"], images)
-    facts = {
-        "preparation": kind,
-        "epochs": settings.epochs,
-        "learning_rate": row.learning_rate,
-        "teacher_share": row.teacher_share,
-        "frozen_norm": row.frozen_norm,
-    } | {name: getattr(settings, name) for name in row.settings}
     ranges = _rounded_ranges(staged) if kind == "qat" else {}
     request = facts | path | {"data": settings.data, "ranges": ranges, "seed": 0}
     with open(path["request"], "w", encoding="utf-8") as file:
         json.dump(request, file)
     learned = json.loads(convert.run_child(TWIN, path["request"]))
-    with np.load(path["weights"]) as stored:
-        return facts | learned, dict(stored), np.load(path["scores"])
+    with np.load(path["weights"]) as weights:
+        return _with_weights(staged.model, weights), learned, np.load(path["scores"])
+
+
+def _with_fewer_channels(facts, staged, settings, images):
+    """The fine-tuned model, facts that were learned, and no scores: there is no twin."""
+    teacher = training.logits(staged.model)
+    kept = channels.choose(teacher, settings.channel_sparsity)
+    source, config = training.open_images(settings.data)
+    config = dataclasses.replace(config, epochs=facts["epochs"], learning_rate=facts["learning_rate"], **PLAIN)
+    student, history = distillation.fine_tune(channels.without(teacher, kept), teacher, source, config)
+    weights = {f"{layer.name}/{weight.name}": weight for layer in student.layers for weight in layer.weights}
+    model = _with_weights(channels.without(staged.model, kept), weights)
+    return model, {"parameters": model.count_params(), "history": history}, None
+
+
+def _with_weights(model, weights):
+    """A copy of a model with weights by their names, "layer/weight"."""
+    copy = keras.models.clone_model(model)
+    for layer in copy.layers:
+        for weight in layer.weights:
+            weight.assign(weights[f"{layer.name}/{weight.name}"])
+    return copy
+
+
+def _before(staged):
+    """Size and latency of the net's own files of the kinds that fine-tuned ones are of."""
+    found = {"parameters": staged.model.count_params()}
+    for name in ("float32", "int8") if staged.ranges else ("float32",):
+        content = flatbuffer.to_bytes(quantization.quantize(staged.graph, FORMATS[name].scheme, staged.ranges))
+        path = os.path.join(staged.folder, f"before{FORMATS[name].suffix}")
+        with open(path, "wb") as file:
+            file.write(content)
+        found[name] = {"bytes": len(content), "latency_ms": verify.measure_file(path)["latency_ms"]}
+    return found
 
 
 def _rounded_ranges(staged):
@@ -127,11 +173,7 @@ def _rounded_ranges(staged):
     return {name: (staged.ranges[name].low, staged.ranges[name].high) for name in names}
 
 
-def _staged_anew(kind, staged, weights, scores, images, facts):
-    model = keras.models.clone_model(staged.model)
-    for layer in model.layers:
-        for weight in layer.weights:
-            weight.assign(weights[f"{layer.name}/{weight.name}"])
+def _staged_anew(kind, staged, model, scores, images, facts):
     graph = walk.from_keras(model, staged.graph.image.shape[0])
     ranges = staged.ranges
     if kind == "qat":  # trained with these ranges, and with rounded weights: there is nothing left to correct

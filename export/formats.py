@@ -14,6 +14,7 @@ class Scheme:
         scores: "float32" or "int8".
         rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.rounded`).
         dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
+        preprocessing: of the pixels: in the numbers of the activations, or "float32".
         is_mixed: whether the blocks that lose most in integers stay in float32 (`sensitivity.choose`).
     """
 
@@ -23,6 +24,7 @@ class Scheme:
     scores: str = "float32"
     rounding: str = "nearest"
     dense_scales: str = "channel"
+    preprocessing: str = ""
     is_mixed: bool = False
 
 
@@ -66,6 +68,7 @@ _INT4 =          Scheme("int4",    rounding="optimal")
 _INT8 =          Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal")
 _INT8_TUNED =    Scheme("int8",    "int8",      "uint8",   "int8")  # whose zeros, values or rounding were trained
 _INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32", rounding="optimal")
+_INT8_CPU =      Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", preprocessing="float32")
 _INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", dense_scales="one")
 _INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", rounding="optimal", is_mixed=True)
 _FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")
@@ -82,6 +85,7 @@ FORMATS = {
     "dynamic":        Format("_dynamic.tflite",        _DYNAMIC,       0.36,  0.90,   0.25,   "any CPU, where no calibration images are at hand"),
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),
+    "int8_cpu":       Format("_int8_cpu.tflite",       _INT8_CPU,      0.36,  0.90,   0.25,   "as int8 on CPUs alone, and faster: XNNPACK runs it from the pixels on"),
     "int8_edgetpu":   Format("_int8_edgetpu.tflite",   _INT8_EDGETPU,  0.36,  0.90,   0.25,   "Edge TPU, runtimes of before 2024: one scale in the last layer"),
     "int8_mixed":     Format("_int8_mixed.tflite",     _INT8_MIXED,    1.0,   0.90,   0.25,   "as int8, where int8 loses too much: the fewest blocks in float"),
     "int16x8":        Format("_int16x8.tflite",        _INT16X8,       0.36,  0.90,   0.25,   "SLOW, reference kernels on CPUs: NPUs with 16-bit activations"),
@@ -93,6 +97,8 @@ FORMATS = {
     "pruned_2_of_4":  Format("_pruned_2_of_4.tflite",  _FLOAT32,       1.0,   0.80,   None,   "as float32; accelerators that skip 2 of 4 weights", "pruned_2_of_4"),
     "clustered":      Format("_clustered.tflite",      _FLOAT32,       1.0,   0.80,   None,   "as float32; a smaller download where files are compressed", "clustered"),
     "clustered_int8": Format("_clustered_int8.tflite", _INT8_TUNED,    0.36,  0.80,   None,   "as int8; a smaller download where files are compressed", "clustered"),
+    "channel_pruned": Format("_channel_pruned.tflite", _FLOAT32,       1.0,   0.80,   None,   "as float32, faster and smaller on all of it", "channel_pruned"),
+    "channel_pruned_int8": Format("_channel_pruned_int8.tflite", _INT8, 0.36, 0.80,   None,   "as int8, faster and smaller on all of it", "channel_pruned"),
 }
 # fmt: on
 # Made where nothing is asked for; the second of a quantization-aware model, which rounds as its int8 file.

@@ -56,7 +56,8 @@ def open_training(model, values):
     data.find_split(source, "train")
     scoring.check_fits(predictor.from_keras(model), source)
     options["preprocessing"] = preprocessing and dataclasses.asdict(preprocessing)
-    return finetune.Settings(values.finetune_epochs, values.sparsity, values.clusters, options)
+    shares = (values.sparsity, values.clusters, values.channel_sparsity)
+    return finetune.Settings(values.finetune_epochs, *shares, options)
 
 
 def open_images(model, formats, values, has_ranges):

@@ -38,6 +38,9 @@ flags.DEFINE_string(
     "finetune_data", None, "data whose training images fine-tune; default: the run's own or calibration_data"
 )
 flags.DEFINE_float("sparsity", 0.7, "share of a kernel's weights that pruned files have at zero (arXiv 1710.01878)")
+flags.DEFINE_float(
+    "channel_sparsity", 0.5, "share of a block's inner channels that channel_pruned files lack (arXiv 1608.08710)"
+)
 flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
     "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
@@ -98,8 +101,9 @@ def check_flags(argv, values):
     unknown = [name for name in values.formats or () if name not in FORMATS]
     if unknown or values.formats == []:
         raise ValueError(f"Expected formats among {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
-    if not 0 < values.sparsity < 1:
-        raise ValueError(f"Expected sparsity to be a share between 0 and 1. Received: --sparsity={values.sparsity}.")
+    for name in ("sparsity", "channel_sparsity"):
+        if not 0 < values[name].value < 1:
+            raise ValueError(f"Expected {name} to be a share between 0 and 1. Received: --{name}={values[name].value}.")
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
     if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:

@@ -114,6 +114,13 @@ def _is_large_kernel(operator, number):
     return operator.kind in WEIGHTED and number == 1 and operator.inputs[1].data.size >= FEWEST_WEIGHTS
 
 
+def _with_row(operator):
+    """The operator with its constant of one pixel repeated for a row of the image, which XNNPACK does faster."""
+    x, pixel = operator.inputs
+    row = constant(pixel.name, np.broadcast_to(pixel.data, x.shape[2:]))
+    return Operator(operator.kind, [x, row], operator.output, operator.options)
+
+
 class _Quantized:
     """The new graph so far; each activation exists in integers, in float32, or in both where both are asked for."""
 
@@ -123,10 +130,14 @@ class _Quantized:
         image = Tensor("image", graph.image.shape, scheme.pixels)
         if scheme.pixels == "uint8":
             image.scale, image.zero_point = np.float32(1), 0
-        self.image, self.operators = image, []
+        self.image, self.operators, preprocessed = image, [], set()
         for operator in graph.operators:
             if operator.kind == "CAST":
                 self.pixels = operator.output
+                preprocessed = {self.pixels} if scheme.preprocessing == "float32" else set()
+            elif operator.kind in ("ADD", "MUL") and operator.activation in preprocessed:
+                preprocessed.add(operator.output)
+                self._add_float(_with_row(operator))
             elif operator.output.name in kept_float:
                 self._add_float(operator)
             else:
@@ -160,7 +171,9 @@ class _Quantized:
             if tensor is self.pixels:
                 if self.scheme.pixels == "float32":
                     return self.image
-                self.floats[tensor] = self._emit("CAST", [self.image], Tensor("pixels/float32", tensor.shape))
+                # Pixels are stored with scale 1; XNNPACK runs no CAST.
+                kind = "DEQUANTIZE" if self.scheme.preprocessing == "float32" else "CAST"
+                self.floats[tensor] = self._emit(kind, [self.image], Tensor("pixels/float32", tensor.shape))
             else:
                 made = Tensor(f"{tensor.name}/float32", tensor.shape)
                 self.floats[tensor] = self._emit("DEQUANTIZE", [self.integers[tensor]], made)

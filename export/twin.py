@@ -6,7 +6,6 @@ weights carried back (DESIGN.md, decision 6). The one file that imports either p
 a second Keras) must not be the exporter's.
 """
 
-import dataclasses
 import json
 import os
 import sys
@@ -20,15 +19,13 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from keras_resnet.preprocessing import Preprocessing
-from train import config as configs
-from train import data, input_pipeline, predictor
+from export import training
+from train import input_pipeline, predictor
 
 QAT, SPARSITY, CLUSTERING = (getattr(tfmot, name).keras for name in ("quantization", "sparsity", "clustering"))
 MIRROR_TOLERANCE = 1e-4  # of the largest score; ResNet-50's twin differs by 0.0 to 2e-6
 PRUNING_UPDATES = 20  # of the masks, while sparsity rises
 RISE = 0.4  # share of the steps in which sparsity rises, from a half of what is asked; in the others the net recovers
-LARGEST_BATCH = 128  # images a step; smaller where the run's recipe has fewer
 KERNELS = ("Conv2D", "Dense")
 
 # Layer class -> the fields of its configuration that its twin is built from; a new kind of layer is a new row.
@@ -128,21 +125,8 @@ def difference(twin, model):
     """Largest difference between a twin and its model on random pixels, as a share of the largest logit."""
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
     theirs = twin(pixels, training=False).numpy()
-    ours = _logits(model)(pixels, training=False).numpy()
+    ours = training.logits(model)(pixels, training=False).numpy()
     return float(np.abs(theirs - ours).max() / np.abs(ours).max())
-
-
-def _logits(model):
-    """The Keras 3 model without the softmax at its end."""
-    last = model.layers[-1]
-    if isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
-        return keras.Model(model.inputs, last.input)
-    if getattr(last, "activation", None) is not keras.activations.softmax:
-        return model
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    copy.layers[-1].activation = keras.activations.linear
-    return copy
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -333,35 +317,19 @@ def fine_tune(model, batches_of, num_steps, request):
     return end(student), facts | {"history": history}
 
 
-def augmentation(asked, source):
-    """`train.config.Config` with the crops and flips of the run that trained the net, or else of the data's recipe.
-
-    What mixes labels is left out: the teacher sees the same image.
-    """
-    beside = os.path.join(os.path.dirname(asked["model_path"]), "config.json")
-    is_run = asked["spec"] is None and os.path.exists(beside)
-    config = configs.make(configs.read(beside) if is_run else {"data": asked["spec"]})
-    num_images = data.find_split(source, "train").num_images
-    plain = {"mixup": 0.0, "cutmix": 0.0, "repeats": 1, "accumulation": 1, "training_size": 0, "fill_last_batch": False}
-    return dataclasses.replace(config, batch_size=min(config.batch_size, LARGEST_BATCH, num_images), **plain)
-
-
 def main(path):
     """Works off a request; prints facts as JSON.
 
     Args:
         path: JSON file with "model" (.keras), "preparation", "epochs", "learning_rate", "teacher_share",
-            "frozen_norm", "seed", "data" (arguments of `train.data.load_for_model`), "images" (.npy whose scores are
+            "frozen_norm", "seed", "data" (`training.open_images`), "images" (.npy whose scores are
             wanted), "weights" and "scores" (.npz and .npy to write), and what the preparation needs: "sparsity",
             "clusters", "ranges".
     """
     with open(path, encoding="utf-8") as file:
         request = json.load(file)
     model = predictor.load_keras(request["model"])
-    if request["data"]["preprocessing"]:
-        request["data"]["preprocessing"] = Preprocessing(**request["data"]["preprocessing"])
-    source = data.load_for_model(**request["data"])
-    config = augmentation(request["data"], source)
+    source, config = training.open_images(request["data"])
     evened, ratio = even_scale(model) if request["preparation"] == "qat" else (None, None)
     if evened:
         name = model.layers[1].name

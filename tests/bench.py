@@ -14,7 +14,7 @@ train.import_tensorflow_quietly()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from benches import building, exporting, images, latency, quantizers, rounds, training  # noqa: E402
+from benches import building, exporting, images, latency, quantizers, rounds, tiny, training  # noqa: E402
 
 BENCHES = {
     "step": training.step,
@@ -27,6 +27,7 @@ BENCHES = {
     "images": images.images,
     "crops": images.training_crops,
     "latency": latency.latency,
+    "resnet8": tiny.resnet8,
     "exporting": exporting.exporting,
     "export_memory": exporting.memory,
     "export_cifar": exporting.cifar,

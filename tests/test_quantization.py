@@ -36,6 +36,7 @@ KEPT = {
     "int8": (0.99, 0.04),
     "int8_float_io": (0.99, 0.04),
     "float16_float_io": (1.0, 2e-3),
+    "int8_cpu": (0.99, 0.04),
     "int8_edgetpu": (0.99, 0.04),
     "int8_mixed": (0.99, 0.04),
     "int16x8": (0.99, 0.03),
@@ -106,6 +107,17 @@ def test_a_net_of_shortcuts_a_is_one_part_for_xnnpack(tmp_path):
     path.write_bytes(flatbuffer.to_bytes(quantization.quantize(net, FORMATS["float32"].scheme)))
     interpreter = predictor.open_tflite(str(path))
     assert [node["op_name"] for node in interpreter._get_ops_details()].count("DELEGATE") == 1
+
+
+@pytest.mark.unit
+def test_pixels_are_shifted_in_float_where_a_cpu_runs_all(digits_graph):
+    """LiteRT's kernel alone turns uint8 into int8; XNNPACK, which does not, runs what is there instead."""
+    net, ranges, images, _ = digits_graph
+    whole, mixed = (quantization.quantize(net, FORMATS[name].scheme, ranges) for name in ("int8", "int8_cpu"))
+    kinds, own = ([operator.kind for operator in graph.operators] for graph in (whole, mixed))
+    assert kinds[:2] == ["QUANTIZE", "ADD"]
+    assert own == ["DEQUANTIZE", "ADD", "QUANTIZE", *kinds[2:]]
+    assert mixed.operators[1].inputs[1].shape == images.shape[2:]
 
 
 @pytest.mark.unit

@@ -15,13 +15,14 @@ ALLOWED = {
     "export": {"export", "train", "keras", "keras_resnet", "numpy", "tensorflow", "absl", "ai_edge_litert",
                "flatbuffers", "litert_quantizer", "matplotlib", "tensorflow_model_optimization", "tf_keras"},
 }  # fmt: skip
-# What the exporter may take from the trainer: data with its augmentation, and the code that runs and scores files
-# (BUILD_NOTES.md).
+# What the exporter may take from the trainer: data with its augmentation, fine-tuning, and the code that runs and
+# scores files (BUILD_NOTES.md).
 FROM_TRAIN = {
     "train",
     "config",
     "data",
     "decoding",
+    "distillation",
     "input_pipeline",
     "network",
     "predictor",

@@ -60,6 +60,7 @@ REFUSED = {
         "dynamic": {"CAST", *_ALL},
         "int8": {"FULLY_CONNECTED"},
         "int8_float_io": {"QUANTIZE", "DEQUANTIZE", "FULLY_CONNECTED"},
+        "int8_cpu": {"FULLY_CONNECTED"},  # these nets are without preprocessing
         "int16x8": {"CAST", "QUANTIZE", "DEQUANTIZE", *_ALL},
         "int4": {"CAST", *_ALL},
     },

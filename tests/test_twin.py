@@ -16,7 +16,7 @@ from train import data, input_pipeline, predictor
 # A net of every block, stem, shortcut and padding; the deeper ones repeat them.
 FAMILIES = ("ResNet20", "ResNet20-C", "PlainNet20", "ResNet8", "ResNet18-A", "ResNet50V2", "ResNet50D", "SEResNet50")
 FAMILIES += ("ResNeXt50_32x4d",)
-ALL = [name for name, row in formats.FORMATS.items() if row.preparation]
+ALL = [name for name, row in formats.FORMATS.items() if row.preparation not in (None, "channel_pruned")]
 SPARSITY, CLUSTERS = 0.7, 16
 
 
@@ -127,7 +127,7 @@ def staged(digits_run, tmp_path):
 def test_a_file_unlike_its_twin_is_refused(staged, digits_run, monkeypatch):
     """Where the ranges of training are not the file's."""
     arguments = {"model_path": f"{digits_run}/model.keras", "image_shape": (8, 8, 1), "preprocessing": None}
-    settings = finetune.Settings(1, 0.5, 8, arguments | {"spec": None, "data_dir": None, "class_index": None})
+    settings = finetune.Settings(1, 0.5, 8, 0.5, arguments | {"spec": None, "data_dir": None, "class_index": None})
     images = staged.calibration_images
     right = finetune.prepared("qat", staged, settings, images)
     assert right.failure == ""
@@ -186,7 +186,7 @@ def test_wrong_input_is_refused_and_nothing_is_written(digits_run, tmp_path, cas
 def test_a_child_that_fails_fails_its_formats_alone(staged, monkeypatch, tmp_path):
     (tmp_path / "twin.py").write_text("raise SystemExit('no memory left')")
     monkeypatch.setattr(finetune, "TWIN", str(tmp_path / "twin.py"))
-    settings = finetune.Settings(1, 0.5, 8, {})
+    settings = finetune.Settings(1, 0.5, 8, 0.5, {})
     failed = finetune.prepared("pruned", staged, settings, staged.calibration_images)
     assert "no memory left" in failed.failure
     assert pipeline.produce("pruned", failed, None, verify.Gate()).failures == [failed.failure]

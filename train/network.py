@@ -57,20 +57,34 @@ def build(config, source):
         shortcut=config.shortcut or VARIANTS[config.model].shortcuts[0],
     )
 
-    def for_training(layer):
-        if not isinstance(layer, keras.layers.BatchNormalization):
-            return layer.from_config(layer.get_config())
-        return FusedBatchNormalization.from_config(layer.get_config() | {"synchronized": config.synchronized_bn})
-
     if config.qat:
         images, _, _ = input_pipeline.arrays(source, "train", RANGE_IMAGES)
         freeze_after = config.epochs * input_pipeline.num_training_batches(source, config) // 2
         return quantization_aware.convert(stock, images.astype("float32"), freeze_after)
-    model = keras.models.clone_model(stock, clone_function=for_training)
-    model.set_weights(stock.get_weights())
+    model = for_training(stock, config)
     for layer in model.layers:
         if config.freeze_backbone and layer.name != "predictions":
             layer.trainable = False  # which keeps batch normalization at its stored statistics
+    return model
+
+
+def for_training(stock, config):
+    """A copy of a net of stock layers whose batch normalization is `FusedBatchNormalization`.
+
+    Args:
+        stock: `keras.Model`.
+        config: `train.config.Config`, of which synchronized_bn applies.
+    Returns:
+        `keras.Model` with the same weights.
+    """
+
+    def fused(layer):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            return layer.from_config(layer.get_config())
+        return FusedBatchNormalization.from_config(layer.get_config() | {"synchronized": config.synchronized_bn})
+
+    model = keras.models.clone_model(stock, clone_function=fused)
+    model.set_weights(stock.get_weights())
     return model
 
 

@@ -28,6 +28,7 @@ class State:
         averages: Keras variables, the moving averages of `model.weights`; empty where the recipe has none.
         scaling: Keras variables, the loss scale and the steps since its last change; empty but under float16.
         sums: variables in which each replica adds up gradients and totals of the parts of a batch; empty for one part.
+        teacher: None, or a `keras.Model` of logits whose answers are the targets, not the labels (arXiv 1503.02531).
     """
 
     model: keras.Model
@@ -35,6 +36,7 @@ class State:
     averages: list
     scaling: list
     sums: list
+    teacher: keras.Model | None = None
 
     @property
     def variables(self):
@@ -42,13 +44,14 @@ class State:
         return self.model.variables + self.optimizer.variables + self.averages + self.scaling
 
 
-def make_state(config, model, optimizer):
+def make_state(config, model, optimizer, teacher=None):
     """`State` of a run at its beginning: averages start at the weights.
 
     Args:
         config: `train.config.Config`.
         model: `keras.Model` of logits.
         optimizer: Keras optimizer, built.
+        teacher: as of `State`.
     Returns:
         `State`.
     """
@@ -74,7 +77,7 @@ def make_state(config, model, optimizer):
             )
             for shape, dtype in shapes
         ]
-    return State(model, optimizer, averages, scaling, sums)
+    return State(model, optimizer, averages, scaling, sums, teacher)
 
 
 def make_train_steps(strategy, state, config, *, use_xla=False):
@@ -173,10 +176,15 @@ def _make_backward(state, config):
     """Function from a replica's images to the gradients of their part of the loss, and their totals."""
     variables = state.model.trainable_variables
 
+    def targets(batch, logits):
+        if state.teacher is None:
+            return one_hot(batch, logits)
+        return tf.nn.softmax(tf.cast(state.teacher(batch["image"], training=False), keras.config.floatx()))
+
     def backward(batch):
         with tf.GradientTape() as tape:
             logits = state.model(batch["image"], training=True)
-            losses = LOSSES[config.loss](one_hot(batch, logits), logits, config)
+            losses = LOSSES[config.loss](targets(batch, logits), logits, config)
             loss = tf.reduce_sum(losses) / config.batch_size  # the sum over replicas is the global batch's mean
             loss = loss * tf.cast(state.scaling[0], loss.dtype) if state.scaling else loss
         gradients = tape.gradient(loss, [variable.value for variable in variables])

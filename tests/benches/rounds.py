@@ -34,7 +34,7 @@ def report(title, ours, theirs, limit=None):
     ratios = np.array(ours) / np.array(theirs)
     verdict = f"limit {limit:.3g}  {judged(np.median(ratios) <= limit)}" if limit else "no limit"
     print(
-        f"{title:<58} ours {np.median(ours) * 1000:8.1f} ms  theirs {np.median(theirs) * 1000:8.1f} ms  "
+        f"{title:<58} ours {np.median(ours) * 1000:8.4g} ms  theirs {np.median(theirs) * 1000:8.4g} ms  "
         f"ratio {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}), {verdict}, n={len(ratios)}",
         flush=True,
     )
