@@ -297,7 +297,7 @@ def make_settings(folder, **changes):
     (["degredation"], "Error: There is no such experiment. Expected names of experiments: table1, table6, degradation"),
     ([], "Received: none."),
     (["table1", "--budget=smoky"], "Received: --budget=smoky. Nearest: smoke."),
-    (["table1", "--nets=ResNet21"], "Nearest: ResNet20"),
+    (["table1", "--nets=ResNet21"], "Nearest: ResNet32, ResNet26, ResNet20."),
     (["shortcuts", "--nets=ResNet20:D"], "A, B, C, scaled, gated, gated_shortcut, dropout. Received: ResNet20:D"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(arguments, text, tmp_path):
