@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -13,14 +14,15 @@ from train import config as configs
 from train import run_folder
 from train.experiments import pages, runs, table6
 from train.experiments import settings as lab_settings
+from train.experiments.one_step import ONE_STEP
 from train.experiments.pages import Fact
 from train.experiments.paper import CIFAR10_ERROR, CIFAR10_PARAMETERS
 
 TITLE = "Depth: error to 110 layers, and 1202 layers built, trained a step and exported"
 DEEPEST, SMOKE_DEEPEST = "ResNet1202", "ResNet44"
 PARTS = 16  # that its batch is worked through in, for memory: 14 GB of activations at 128 images a part
-PROOF, EXPORT = "deepest.json", "export"
-EXPORTER = os.path.join(os.path.dirname(__file__), "..", "..", "export", "main.py")
+EXPORT, EXPORT_IMAGES = "export", 100  # that the file is checked on: each takes 5.7e9 operations, thrice
+EXPORTER = str(pathlib.Path(__file__).parents[2] / "export" / "main.py")
 
 
 def measure(trained, settings):
@@ -45,7 +47,7 @@ def deepest(settings):
 
 
 def prove(config):
-    """Builds the net, trains one step and exports it, each in a process of its own, unless that has been done.
+    """Builds the net, trains it a step and exports it, in processes of their own, unless that has been done.
 
     Args:
         config: `train.config.Config`, whose workdir keeps the results.
@@ -54,37 +56,32 @@ def prove(config):
     Raises:
         ValueError: if one of them fails.
     """
-    path = os.path.join(config.workdir, PROOF)
+    run_folder.open_run(config, {"fingerprint": None})
+    found = _child(config, "step", [sys.executable, "-m", "train.experiments.one_step", config.workdir])
+    found |= configs.read(os.path.join(config.workdir, ONE_STEP))
+    model, folder = os.path.join(config.workdir, run_folder.MODEL), os.path.join(config.workdir, EXPORT)
+    arguments = [f"--model={model}", f"--output_dir={folder}", "--formats=float32", "--overwrite"]
+    arguments += [f"--eval_images={EXPORT_IMAGES}", "--max_top1_drop=100"]  # of a net that has learnt nothing
+    found |= _child(config, "export", [sys.executable, EXPORTER, *arguments])
+    (file,) = [name for name in os.listdir(folder) if name.endswith(".tflite")]
+    return found | {"file_bytes": os.path.getsize(os.path.join(folder, file))}
+
+
+def _child(config, what, command):
+    """Seconds and peak memory in MB of a command, which the run folder keeps: it is run once."""
+    path = os.path.join(config.workdir, f"{what}_costs.json")
     if os.path.exists(path):
         return configs.read(path)
-    run_folder.open_run(config, {"fingerprint": None})
-    found = _child([sys.executable, "-m", "train.experiments.one_step", config.workdir], "step")
-    found |= configs.read(os.path.join(config.workdir, "one_step.json"))
-    model, folder = os.path.join(config.workdir, run_folder.MODEL), os.path.join(config.workdir, EXPORT)
-    arguments = [
-        f"--model={model}",
-        f"--output_dir={folder}",
-        "--formats=float32",
-        "--overwrite",
-        "--max_top1_drop=100",
-    ]
-    found |= _child([sys.executable, EXPORTER, *arguments], "export")
-    (file,) = [name for name in os.listdir(folder) if name.endswith(".tflite")]
-    found["file_bytes"] = os.path.getsize(os.path.join(folder, file))
-    with run_folder.written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=2)
-    return found
-
-
-def _child(command, what):
-    """Runs a command; seconds and the peak of its memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise ValueError(f"The deepest net's {what} failed with exit code {process.returncode}; see above.")
-    return {f"{what}_seconds": round(time.perf_counter() - start, 1), f"{what}_peak_mb": usage.ru_maxrss // 1024}
+    found = {f"{what}_seconds": round(time.perf_counter() - start, 1), f"{what}_peak_mb": usage.ru_maxrss // 1024}
+    with run_folder.written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=2)
+    return found
 
 
 def draw(rows):

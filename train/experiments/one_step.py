@@ -7,6 +7,8 @@ import time
 import train
 from train import config as configs
 
+ONE_STEP = "one_step.json"
+
 
 def main(argv):
     """Builds, trains two steps (the first compiles) and writes model.keras and one_step.json into the run folder."""
@@ -41,7 +43,7 @@ def main(argv):
     found |= {"parameters": sum(weight.numpy().size for weight in state.model.trainable_weights)}
     found |= {"loss": loop.means(totals)["loss"]}
     run_folder.save_model(config, network.deployable(state.model, source.image_shape, loop.final_weights(state)))
-    with run_folder.written_aside(os.path.join(argv[1], "one_step.json")) as aside, open(aside, "w") as file:
+    with run_folder.written_aside(os.path.join(argv[1], ONE_STEP)) as aside, open(aside, "w") as file:
         json.dump(found, file, indent=2)
 
 
