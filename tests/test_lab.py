@@ -349,8 +349,9 @@ def test_a_run_is_known_by_what_decides_its_result(tmp_path):
         return runs.plan(make_settings(tmp_path, **changes), runs.parse_net(net), seed, epochs).config.workdir
 
     assert folder() == folder("ResNet20:A") == folder(data_dir="elsewhere") == folder(seeds=["0", "1"])
-    others = [folder("ResNet20:B"), folder("PlainNet20"), folder(seed=1), folder(epochs=4), folder(data="synthetic")]
-    assert len({folder(), *others}) == 6
+    others = [folder("ResNet20:B"), folder("PlainNet20"), folder(seed=1), folder(epochs=4)]
+    others += [folder(data="synthetic"), folder(data="tfds:cifar10")]  # of one protocol
+    assert len({folder(), *others}) == 7
 
 
 @pytest.mark.unit
