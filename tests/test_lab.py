@@ -208,7 +208,10 @@ def test_a_dropped_block_hands_on_what_it_gets(name, change):
     layers = [model.get_layer(f"stage1_block2_{part}") for part in ("conv1", "bn1", "conv2", "bn2")]
     ends = [model.get_layer(f"stage1_block{block}_out").output for block in (1, 2)]
     inner = keras.Model(model.inputs[0], ends)
-    images = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
+    rng = np.random.default_rng(0)
+    for norm in (layers[1], layers[3]):  # as a trained net has them
+        norm.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in norm.get_weights()])
+    images = rng.standard_normal((2, 8, 8, 3)).astype("float32")
     one, other = inner(images)
     assert not np.allclose(one, other, atol=1e-3)
     change(*layers)
@@ -346,8 +349,9 @@ def test_a_run_is_known_by_what_decides_its_result(tmp_path):
         return runs.plan(make_settings(tmp_path, **changes), runs.parse_net(net), seed, epochs).config.workdir
 
     assert folder() == folder("ResNet20:A") == folder(data_dir="elsewhere") == folder(seeds=["0", "1"])
-    others = [folder("ResNet20:B"), folder("PlainNet20"), folder(seed=1), folder(epochs=4), folder(data="synthetic")]
-    assert len({folder(), *others}) == 6
+    others = [folder("ResNet20:B"), folder("PlainNet20"), folder(seed=1), folder(epochs=4)]
+    others += [folder(data="synthetic"), folder(data="tfds:cifar10")]  # of one protocol
+    assert len({folder(), *others}) == 7
 
 
 @pytest.mark.unit

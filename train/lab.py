@@ -123,7 +123,8 @@ def run(name, settings):
     trained = runs.train_all(settings, name, [*map(runs.parse_net, nets)], row.passing)
     rows = module.measure(trained, settings)
     facts, paragraph = module.tell(rows)
-    text = pages.page(module.TITLE, row.source, f"{name}.png", facts, f"{paragraph} {pages.conditions(trained)}")
+    paragraph = f"{paragraph} {pages.conditions(trained)}".strip()
+    text = pages.page(module.TITLE, row.source, f"{name}.png", facts, paragraph)
     pages.write(settings.output_dir, name, rows, module.draw, text)
     print(f"\n{text}\nWrote {name}.csv, {name}.png and {name}.md to {settings.output_dir}")
 

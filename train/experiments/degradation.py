@@ -48,7 +48,7 @@ def draw(rows):
     for axes, kind in zip(panels, ("plain", "residual"), strict=True):
         for (title, seed), curve in _curves(rows, kind).items():
             colour, iterations = colours[curve[0]["layers"]], [row["iteration"] / 1000 for row in curve]
-            label = title if seed == curve[0]["seed"] == min(row["seed"] for row in rows) else None
+            label = title if seed == min(row["seed"] for row in rows) else None
             axes.plot(iterations, [row["training_error"] for row in curve], "--", color=colour, linewidth=1)
             axes.plot(iterations, [row["validation_error"] for row in curve], color=colour, linewidth=2, label=label)
             axes.annotate(f"{curve[0]['layers']}-layer", (iterations[-1], curve[-1]["validation_error"]), color=colour,
