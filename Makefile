@@ -8,7 +8,7 @@ demo: .venv/installed  ## Train on two replicas, export, verify, print the repor
 	@$(BIN)/python export/main.py --model=runs/demo/model.keras --output_dir=exports/demo --overwrite
 
 test: .venv/installed  ## Everything, on real images; needs no network.
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 bench: .venv/installed  ## Us and the peers, interleaved, as ratios.
 	@$(BIN)/python tests/bench.py

@@ -8,15 +8,6 @@ from absl import flags
 import train
 from train.experiments.settings import Settings, check_budget
 
-flags.DEFINE_string("data", "digits", "digits, tfds:NAME or folder:PATH, as of train/main.py")
-flags.DEFINE_string("data_dir", "", "folder of prepared TFDS data sets")
-flags.DEFINE_string("budget", "smoke", "epochs a net (24), minutes for all its nets together (30m), or smoke")
-flags.DEFINE_list("seeds", ["0"], "every net is trained from each of these")
-flags.DEFINE_string("output_dir", "runs/lab", "folder of the results, and of runs/: the nets, which experiments share")
-flags.DEFINE_list("weights", [], "of crops: score NET=TAG-OR-FILE,... on data instead of training nets")
-flags.DEFINE_string("class_index", "", "of crops: imagenet_class_index.json, or a text with a wnid a line")
-flags.DEFINE_list("nets", [], "train these instead of the experiment's own: ResNet20,ResNet20:B,PlainNet20")
-
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -59,6 +50,20 @@ EXPERIMENTS = {
                               ("PlainNet20", "ResNet56", *_PATHS), ("PlainNet20", *_PATHS)),
 }
 # fmt: on
+
+
+def define_flags():
+    """What every experiment takes."""
+    flags.DEFINE_string("data", "digits", "digits, tfds:NAME or folder:PATH, as of train/main.py")
+    flags.DEFINE_string("data_dir", "", "folder of prepared TFDS data sets")
+    flags.DEFINE_string("budget", "smoke", "epochs a net (24), minutes for all its nets together (30m), or smoke")
+    flags.DEFINE_list("seeds", ["0"], "every net is trained from each of these")
+    flags.DEFINE_string(
+        "output_dir", "runs/lab", "folder of the results, and of runs/: the nets, which experiments share"
+    )
+    flags.DEFINE_list("weights", [], "of crops: score NET=TAG-OR-FILE,... on data instead of training nets")
+    flags.DEFINE_string("class_index", "", "of crops: imagenet_class_index.json, or a text with a wnid a line")
+    flags.DEFINE_list("nets", [], "train these instead of the experiment's own: ResNet20,ResNet20:B,PlainNet20")
 
 
 def main(argv):
@@ -130,5 +135,6 @@ def run(name, settings):
 
 
 if __name__ == "__main__":
+    define_flags()
     flags.FLAGS.set_gnu_getopt(True)  # flags may follow the names
     train.run(main)
