@@ -119,8 +119,8 @@ def _reading(net, at_start, smallest):
     if at_start < GROWS:
         return sentence
     return (
-        f"{sentence} At the start it is {at_start:,.0f} times as large: batch normalization does the opposite to a deep "
-        "plain net, its gradients explode towards the image (Yang et al. 2019, arXiv 1902.08129)."
+        f"{sentence} At the start it is {at_start:,.0f} times as large: batch normalization does the opposite to a "
+        "deep plain net, its gradients explode towards the image (Yang et al. 2019, arXiv 1902.08129)."
     )
 
 
