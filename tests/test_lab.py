@@ -18,7 +18,7 @@ from conftest import ROOT, run
 
 import keras_resnet
 from train import checkpoints, config, lab, loop, run_folder, strategies
-from train.experiments import degradation, pages, responses, runs, settings, shortcuts, unravelled
+from train.experiments import degradation, gradients, pages, responses, runs, settings, shortcuts, unravelled
 from train.experiments.pages import Fact
 
 SMOKE = ("--data=digits", "--budget=smoke")
@@ -40,7 +40,7 @@ CONTENT = {
     "crops": ("net,views,num_views,scales,top1_error,top5_error,loss,num_images",
               r"\| ResNet-20: scales minus 10 crops \(points; the paper's ResNet-50\) \| -2\.11 \| [\d.-]+ \| "),
     "gradients": ("net,kind,layers,seed,iteration,layer,name,gradient_norm",
-                  r"\| plain-20 at the start: first layers' norm over the last layers' \| not vanishing \| [\d.]+ \|"),
+                  r"\| plain-20 after 0 iterations: first layers' norm over the last layers' \| not vanishing \| "),
     "unravelled": ("net,layers,seed,shortcut,kind,block,name,test_error",
                    r"\| constant scaling, 0\.5 and 0\.5 minus identity \(points; the paper: ResNet-110\) \| 5\.74 \| "),
 }  # fmt: skip
@@ -159,7 +159,6 @@ def test_gradients_are_of_the_start_and_of_each_checkpoint(smoke):
 def test_the_first_gradient_is_the_one_that_the_trainers_first_step_follows(tmp_path):
     """The weights' change in a step of plain SGD at rate 1, without decay, is the gradient."""
     from train import input_pipeline, steps
-    from train.experiments import gradients
 
     run_ = runs.plan(make_settings(tmp_path), runs.Net("ResNet20"), 0, 3)
     (expected, *_) = np.array([row["gradient_norm"] for row in gradients._of_run(run_)]).reshape(-1, 19)
@@ -394,6 +393,26 @@ def test_degradation_says_whether_it_is_seen():
                curve("ResNet-20", 8.0, 11.0), curve("ResNet-56", 8.5, 10.0)]  # fmt: skip
     _, text = degradation.tell(swapped)
     assert text.count("unlike in the paper") == 2
+
+
+@pytest.mark.unit
+def test_gradients_say_what_is_seen():
+    def told(start, later):
+        norms = {0: [start, 1.0, 1.0, 1.0], 50: [later, 1.0, 1.0, 1.0]}
+        found = [
+            {"net": "plain-56", "iteration": iteration, "layer": layer, "gradient_norm": norm}
+            for iteration, of_layers in norms.items()
+            for layer, norm in enumerate(of_layers, start=1)
+        ]
+        return gradients.tell(found)
+
+    facts, text = told(200.0, 0.25)
+    assert [fact.ours for fact in facts] == [200.0, 0.25, 0.25]
+    assert "never below 0.25 times the last layers': they do not vanish." in text
+    assert "At the start it is 200 times as large" in text
+    _, text = told(2.0, 0.001)
+    assert "they nearly vanish, unlike in the paper" in text
+    assert "explode" not in text
 
 
 @pytest.mark.unit
