@@ -18,6 +18,7 @@ from benches import building, exporting, images, latency, quantizers, rounds, ti
 
 BENCHES = {
     "step": training.step,
+    "step_imagenet": training.step_imagenet,
     "replicas": training.replicas,
     "starting": training.starting,
     "input_memory": images.input_memory,

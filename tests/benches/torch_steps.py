@@ -1,4 +1,4 @@
-"""Training steps of CIFAR ResNet-20 in eager torch: `python tests/benches/torch_steps.py BATCH_SIZE DTYPE`.
+"""Training steps of a net in eager torch: `python -m benches.torch_steps ResNet20|ResNet50 BATCH_SIZE DTYPE` in tests/.
 
 Reads numbers of steps from its input, a line each, and answers each with a line when they are done.
 """
@@ -7,6 +7,7 @@ import itertools
 import sys
 
 import torch
+import torch_resnet
 from torch import nn
 from torch.nn import functional
 
@@ -25,14 +26,23 @@ class Block(nn.Module):
         return functional.relu(y + functional.pad(shortcut, (0, 0, 0, 0, self.missing, self.missing)))
 
 
-def main(size, dtype):
+def resnet20():
+    """The paper's net for CIFAR-10, option A."""
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
     blocks = [Block(*pair) for pair in itertools.pairwise(widths)]
-    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    model = model.to(memory_format=torch.channels_last).train()
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+NETS = {"ResNet20": (resnet20, 32), "ResNet50": (lambda: torch_resnet.build("ResNet50"), 224)}
+
+
+def main(name, size, dtype):
+    """Trains as many steps as it is told to, again and again."""
+    build, side = NETS[name]
+    model = build().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    images = torch.randn(size, 3, 32, 32).to(memory_format=torch.channels_last)
+    images = torch.randn(size, 3, side, side).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (size,))
     for line in sys.stdin:
         for _ in range(int(line)):
@@ -45,4 +55,4 @@ def main(size, dtype):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
