@@ -109,7 +109,11 @@ def _scan(name, scan, held_out_data):
     asked = f"at most {drop} points of top-1 lost"
     if scan["min_agreement"] is not None:
         asked += f", agreement of at least {scan['min_agreement']:.1%}"
-    found = f"in float {', '.join(in_float)}, the fewest" if in_float else "no block in float: all in int8 is enough"
+    found = (
+        f"in float {', '.join(in_float)}, the most sensitive"
+        if in_float
+        else "no block in float: all in int8 is enough"
+    )
     errors = (
         ("block", "error of the scores where it alone is int8"),
         *((block, f"{error:.2%}") for block, error in scan["errors"].items()),

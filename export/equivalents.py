@@ -13,11 +13,12 @@ from export.graph import Operator, constant
 DEPTH = 8  # input channels that XNNPACK's 8-bit kernels take at a time; fewer are filled up
 
 
-def exchanged(graph):
+def exchanged(graph, is_for_cpu):
     """Exchanges what is slow, in place.
 
     Args:
         graph: `Graph` of `quantization.quantize`.
+        is_for_cpu: whether also for what NPUs may refuse: kernels with different strides in height and width.
     Returns:
         the same `Graph`.
     """
@@ -27,7 +28,7 @@ def exchanged(graph):
             beside, after = (_users(graph, one) for one in (operator.activation, operator.output))
             if before and len(beside) == 1 and _is_subsampling(before[0]) and _pads_channels(operator):
                 _to_convolution(graph, before[0], operator)
-            elif len(after) == 1 and _reads_thin_columns(after[0], operator):
+            elif is_for_cpu and len(after) == 1 and _reads_thin_columns(after[0], operator):
                 _to_pairs_of_columns(graph, operator, after[0])
     return graph
 
@@ -58,7 +59,8 @@ def _to_convolution(graph, pooling, pad):
         bias = constant(bias.name, np.zeros(channels, "int32"))
         bias.scale = np.full(channels, x.scale, "float32")
     options = {"padding": "VALID", "dilationHFactor": 1, "dilationWFactor": 1}
-    options |= {side: pooling.options[side] for side in ("strideH", "strideW")}
+    kept = ("strideH", "strideW", "fusedActivationFunction")
+    options |= {name: pooling.options[name] for name in kept if name in pooling.options}
     place = graph.operators.index(pad)
     graph.operators[place] = Operator("CONV_2D", [x, kernel, bias], pad.output, options)
     graph.operators.remove(pooling)

@@ -91,7 +91,7 @@ def prepared(kind, staged, settings, images):
         return dataclasses.replace(
             staged, failure=f"{kind} nets are made of the layers of this package's nets alone. {staged.obstacle}"
         )
-    start, images = time.perf_counter(), images[:CHECKED_IMAGES]
+    start, images = time.perf_counter(), images[: max(CHECKED_IMAGES, staged.graph.image.shape[0])]
     row = PREPARATIONS[kind]
     facts = {
         "preparation": kind,
@@ -103,7 +103,7 @@ def prepared(kind, staged, settings, images):
     make = _with_fewer_channels if kind == "channel_pruned" else _by_twin
     try:
         model, learned, scores = make(facts, staged, settings, images)
-        facts |= learned | {"before": _before(staged), "seconds": time.perf_counter() - start}
+        facts |= learned | {"seconds": time.perf_counter() - start, "before": _before(staged)}
         return _staged_anew(kind, staged, model, scores, images, facts)
     except (RuntimeError, ValueError) as error:
         return dataclasses.replace(staged, failure=str(error))

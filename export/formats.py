@@ -14,7 +14,8 @@ class Scheme:
         scores: "float32" or "int8".
         rounding: of the weights: "nearest", or "optimal" on calibration images (`rounding.rounded`).
         dense_scales: of a dense layer's integer weights: "channel", one a class, or "one" for all.
-        preprocessing: of the pixels: in the numbers of the activations, or "float32".
+        is_for_cpu: whether it takes the forms that XNNPACK runs fastest, which other hardware may refuse: preprocessing
+            in float32, the columns of an image in pairs (`equivalents`).
         is_mixed: whether the blocks that lose most in integers stay in float32 (`sensitivity.choose`).
     """
 
@@ -24,7 +25,7 @@ class Scheme:
     scores: str = "float32"
     rounding: str = "nearest"
     dense_scales: str = "channel"
-    preprocessing: str = ""
+    is_for_cpu: bool = False
     is_mixed: bool = False
 
 
@@ -63,12 +64,12 @@ class Format:
 #                       weights    activations  pixels     scores
 _FLOAT32 =       Scheme("float32")
 _FLOAT16 =       Scheme("float16")
-_DYNAMIC =       Scheme("int8")
+_DYNAMIC =       Scheme("int8",    is_for_cpu=True)
 _INT4 =          Scheme("int4",    rounding="optimal")
 _INT8 =          Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal")
 _INT8_TUNED =    Scheme("int8",    "int8",      "uint8",   "int8")  # whose zeros, values or rounding were trained
 _INT8_FLOAT_IO = Scheme("int8",    "int8",      "float32", "float32", rounding="optimal")
-_INT8_CPU =      Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", preprocessing="float32")
+_INT8_CPU =      Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", is_for_cpu=True)
 _INT8_EDGETPU =  Scheme("int8",    "int8",      "uint8",   "int8",    rounding="optimal", dense_scales="one")
 _INT8_MIXED =    Scheme("int8",    "int8",      "uint8",   "float32", rounding="optimal", is_mixed=True)
 _FLOAT16_FLOAT_IO = Scheme("float16", pixels="float32")

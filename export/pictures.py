@@ -40,7 +40,7 @@ def _draw_card(report):
     expected, images = 100 * report["model"]["top1"], report["data"]["num_images"]
     drops = [expected - 100 * artifact["top1"] for artifact in made.values() if not artifact["failures"]]
     span = max(LEAST_SPAN, 1.3 * max(drops, default=0))
-    bottom, top = max(expected - span, 0), max(expected, *(100 * artifact["top1"] for artifact in made.values()))
+    bottom, top = max(expected - span, 0), max([expected, *(100 * artifact["top1"] for artifact in made.values())])
     size.set(xlabel="size of the file, MB (10⁶ bytes)", ylabel=f"top-1 on {images:,} test images, %")
     size.set_ylim(bottom - 0.2 * span, top + 0.5 * span)
     size.set_yticks([tick for tick in size.get_yticks() if bottom <= tick <= 100])

@@ -157,6 +157,9 @@ def stage(model, folder, calibration_images, batch_size, held_out=None):
         _stage_for_converter(ready, folder, calibration_images, batch_size, obstacle)
         return Staged(ready, folder, None, obstacle, os.path.getsize(float32_file), calibration_images, None)
     ranges = {name: calibration.Range(low, high) for name, (low, high) in graph.ranges.items()}
+    for operator in graph.operators:  # which a quantization-aware net's padding and pooling hand on
+        if operator.kind in quantization.SAME_SCALE and operator.activation.name in ranges:
+            ranges.setdefault(operator.output.name, ranges[operator.activation.name])
     if not ranges and calibration_images is not None:
         ranges = calibration.observe(graph, calibration_images)
     with open(float32_file, "wb") as file:
@@ -209,7 +212,7 @@ def produce(name, staged, examination, gate):
     return Result(path, evidence, failures, tuple(companions), staged.preparation, scan)
 
 
-def make(name, staged, path, gate=None):
+def make(name, staged, path, gate=verify.ANYTHING):
     """Writes one format's file, which nobody has looked at yet.
 
     Args:

@@ -35,8 +35,11 @@ def quantize(graph, scheme, ranges=None, kept_float=(), stored=None):
     """
     if scheme.activations == "float32":
         made = _weights_only(graph, scheme, stored or {})
-        return made if scheme.weights == "int4" else equivalents.exchanged(made)  # XNNPACK has no int4 convolutions
-    return equivalents.exchanged(_Quantized(graph, scheme, ranges, frozenset(kept_float), stored or {}).graph)
+        if scheme.weights == "int4":  # XNNPACK has no such convolutions
+            return made
+        return equivalents.exchanged(made, scheme.is_for_cpu)
+    made = _Quantized(graph, scheme, ranges, frozenset(kept_float), stored or {}).graph
+    return equivalents.exchanged(made, scheme.is_for_cpu)
 
 
 def bias_correction(weights, stored, scale, means):
@@ -134,7 +137,7 @@ class _Quantized:
         for operator in graph.operators:
             if operator.kind == "CAST":
                 self.pixels = operator.output
-                preprocessed = {self.pixels} if scheme.preprocessing == "float32" else set()
+                preprocessed = {self.pixels} if scheme.is_for_cpu else set()
             elif operator.kind in ("ADD", "MUL") and operator.activation in preprocessed:
                 preprocessed.add(operator.output)
                 self._add_float(_with_row(operator))
@@ -172,7 +175,7 @@ class _Quantized:
                 if self.scheme.pixels == "float32":
                     return self.image
                 # Pixels are stored with scale 1; XNNPACK runs no CAST.
-                kind = "DEQUANTIZE" if self.scheme.preprocessing == "float32" else "CAST"
+                kind = "DEQUANTIZE" if self.scheme.is_for_cpu else "CAST"
                 self.floats[tensor] = self._emit(kind, [self.image], Tensor("pixels/float32", tensor.shape))
             else:
                 made = Tensor(f"{tensor.name}/float32", tensor.shape)

@@ -1,4 +1,4 @@
-"""Which blocks lose most in int8, and the fewest that must stay in float for a net to keep its answers.
+"""Which blocks lose most in int8, and how many of these must stay in float for a net to keep its answers.
 
 No image that a file is scored on is looked at: blocks are ordered on calibration images, by the scores alone, and their
 number is chosen on training images that were held out. The gate then judges the choice on the test images.
@@ -91,7 +91,7 @@ def steps(graph, quantized, order, held_out, is_enough):
         `Step` that is chosen, and list of all steps.
     """
     found, chosen, parts, num_float = [], None, blocks(graph), 0
-    while num_float < len(order):
+    while True:
         kept = [activation for name in order[:num_float] for activation in parts[name]]
         content = flatbuffer.to_bytes(quantized(kept))
         best = _scores(content, held_out.images).argmax(axis=1)
@@ -103,14 +103,15 @@ def steps(graph, quantized, order, held_out, is_enough):
         )
         found.append(step)
         chosen = chosen or (step if is_enough(step) else None)
+        if num_float == len(order):
+            return chosen or step, found
         # Behind the choice at distances of 1, 2, 4, ...: few runs show where the curve goes.
-        num_float += 1 if chosen is None else max(1, num_float - chosen.num_float)
-    whole = Step(len(order), len(flatbuffer.to_bytes(graph)), held_out.top1, 1.0)
-    return chosen or whole, [*found, whole]
+        further = 1 if chosen is None else max(1, num_float - chosen.num_float)
+        num_float = min(num_float + further, len(order))
 
 
 def choose(graph, quantized, images, held_out, gate):
-    """The fewest blocks in float that keep what the gate asks, on held-out images.
+    """As few blocks in float, the most sensitive first, as keep what the gate asks, on held-out images.
 
     Args:
         graph: `Graph` in float32.

@@ -35,6 +35,9 @@ class Gate:
     target: str | None = None
 
 
+ANYTHING = Gate(max_top1_drop=100.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """What was measured on one file.

@@ -119,6 +119,8 @@ def _check_layer(layer, model):
         allowed = keras.activations.linear if isinstance(layer, keras.layers.Dense) else keras.activations.sigmoid
         if layer.activation is not allowed:
             raise ValueError(f"{expected}. Received: {layer.name!r} with {layer.activation.__name__}.")
+    elif isinstance(layer, keras.layers.Rescaling) and layer.input is not model.inputs[0]:
+        raise ValueError(f"{expected}, whose pixels alone are rescaled. Received: {layer.name!r} in {model.name}.")
     elif not isinstance(layer, (*KEPT, *RANGED)):
         raise ValueError(f"{expected}. Received: {layer.name!r}, a {type(layer).__name__}.")
 

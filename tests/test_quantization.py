@@ -67,7 +67,7 @@ def test_the_given_graph_stays_as_it_is(digits_graph, tmp_path):
 
 @pytest.mark.contract
 @pytest.mark.parametrize("uses_xnnpack", [True, False])
-@pytest.mark.parametrize("name", ["float32", "dynamic", "int8", "int8_float_io", "int16x8"])
+@pytest.mark.parametrize("name", ["float32", "float16", "dynamic", "int8", "int8_cpu", "int16x8"])
 @pytest.mark.parametrize("case", ["ResNet20", "ResNet18-A", "ResNet50D"])
 def test_operators_exchanged_for_speed_give_the_same_bits(case, name, uses_xnnpack, tmp_path, monkeypatch):
     model = golden.build(case)
@@ -76,14 +76,14 @@ def test_operators_exchanged_for_speed_give_the_same_bits(case, name, uses_xnnpa
     ranges = calibration.observe(net, images)
     for is_exchanged in (True, False):
         if not is_exchanged:
-            monkeypatch.setattr(equivalents, "exchanged", lambda net: net)
+            monkeypatch.setattr(equivalents, "exchanged", lambda net, is_for_cpu: net)
         path.write_bytes(flatbuffer.to_bytes(quantization.quantize(net, FORMATS[name].scheme, ranges)))
         scores.append(predictor.from_tflite(str(path), uses_xnnpack=uses_xnnpack).predict(images))
         kinds.append(verify.count_operators(str(path))[0])
     assert np.array_equal(*scores)
     has_shortcut_a = case in ("ResNet20", "ResNet18-A")
     # ResNet-D's first kernel has 864 weights: few enough to stay float in a dynamic file.
-    in_pairs = {"ResNet18-A": ("dynamic", "int8", "int8_float_io"), "ResNet50D": ("int8", "int8_float_io")}
+    in_pairs = {"ResNet18-A": ("dynamic", "int8_cpu"), "ResNet50D": ("int8_cpu",)}
     subsamplings = [counts.get("MAX_POOL_2D", 0) for counts in kinds]
     expected = len([stage for stage in net.operators if stage.output.name.endswith("shortcut_pool")])
     assert subsamplings[1] - subsamplings[0] == (expected if has_shortcut_a and name != "int16x8" else 0)

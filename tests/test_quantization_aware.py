@@ -109,14 +109,21 @@ def test_gradients_pass_the_rounding_but_not_the_ends_of_the_range():
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    ("name", "activation", "text"),
+    ("name", "options", "text"),
     [
-        ("ResNet50V2", None, "V2 nets are quantized after training"),
-        ("ResNet8", "softmax", "'predictions' with softmax"),
+        ("ResNet50V2", {}, "V2 nets are quantized after training"),
+        ("ResNet8", {"classifier_activation": "softmax"}, "'predictions' with softmax"),
+        (
+            "ResNet20",
+            {"shortcut": "scaled"},
+            "alone are rescaled. Received: 'stage1_block1_shortcut_scale'",
+        ),
+        ("ResNet20", {"shortcut": "gated"}, "whose pixels alone are rescaled"),
     ],
 )
-def test_nets_without_a_quantization_aware_form_are_refused(name, activation, text):
-    model = keras_resnet.build(name, weights=None, input_shape=(32, 32, 3), classifier_activation=activation)
+def test_nets_without_a_quantization_aware_form_are_refused(name, options, text):
+    options = {"classifier_activation": None, "include_preprocessing": True} | options
+    model = keras_resnet.build(name, weights=None, input_shape=(32, 32, 3), **options)
     with pytest.raises(ValueError, match=text):
         quantization_aware.convert(model, np.zeros((1, 32, 32, 3), "float32"), 1)
 

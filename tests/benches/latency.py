@@ -62,13 +62,13 @@ def rivals_of(folder):
     """Files of everyone who is installed: dicts from a title to (runtime, file), of float32 and of int8."""
     images = np.random.default_rng(0).integers(0, 256, (CALIBRATION_IMAGES, 224, 224, 3)).astype("uint8")
     np.save(os.path.join(folder, "images.npy"), images)
-    ours = write_ours(keras_resnet.build(NET, weights=None), images, folder, ("float32", "int8"))
+    ours = write_ours(keras_resnet.build(NET, weights=None), images, folder, ("float32", "int8_cpu"))
     answer("converter", f"applications.{NET}", folder, "float32,int8", os.path.join(folder, "images.npy"))
     floats = {
         "ours": ("litert", ours["float32"]),
         "TFLiteConverter": ("litert", os.path.join(folder, "float32.tflite")),
     }
-    int8s = {"ours": ("litert", ours["int8"]), "TFLiteConverter": ("litert", os.path.join(folder, "int8.tflite"))}
+    int8s = {"ours": ("litert", ours["int8_cpu"]), "TFLiteConverter": ("litert", os.path.join(folder, "int8.tflite"))}
     if not absent("torch"):
         floats["torch"] = ("torch", NET)
     if not absent("torch", "onnx", "onnxruntime"):
@@ -92,4 +92,4 @@ def latency():
                     rows = seconds[f"{kind} ours"], seconds[f"{kind} {title}"]
                     report(f"{where}, {kind} against {title}", *rows, limit=TIE if kind == "float32" else None)
             rows = seconds["int8 ours"], seconds["float32 ours"]
-            report(f"{where}, our int8 against our float32", *rows, limit=1 / INT8_AT_LEAST)
+            report(f"{where}, our int8_cpu against our float32", *rows, limit=1 / INT8_AT_LEAST)
