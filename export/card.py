@@ -84,6 +84,15 @@ def to_markdown(card):
             f"`bundle/` has {len(card['bundle'])} of these files for the app developer; its README.md tells how.",
             "",
         ]
+    lines += _details(card)
+    packages = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
+    lines += ["", f"`{card['command']}`", "", packages, ""]
+    return "\n".join(lines)
+
+
+def _details(card):
+    """Lines on what is in the files and how they came about: operators, fine-tuning, scans, noise."""
+    lines = []
     for name, artifact in card["artifacts"].items():
         if artifact["operators"]:
             operators = ", ".join(f"{count} {operator}" for operator, count in artifact["operators"].items())
@@ -93,14 +102,12 @@ def to_markdown(card):
             lines.append(f"- {name}: {_told(artifact['preparation'])}")
     for name, artifact in card["artifacts"].items():
         if artifact["scan"]:
-            lines += ["", *_scan(name, artifact["scan"], images["held_out_data"])]
+            lines += ["", *_scan(name, artifact["scan"], card["data"]["held_out_data"])]
     noisy = {name: artifact["noise"] for name, artifact in card["artifacts"].items() if artifact["noise"]}
     lines += ["", "Layers with the lowest signal-to-noise ratio, in decibels:", ""] if noisy else []
     for name, noise in noisy.items():
         lines.append(f"- {name}: " + ", ".join(f"{layer} {ratio:.1f}" for layer, ratio in noise.items()))
-    packages = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
-    lines += ["", f"`{card['command']}`", "", packages, ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _scan(name, scan, held_out_data):

@@ -152,7 +152,7 @@ def test_int8_mixed_is_published_with_its_scan_where_int8_fails(digits_run, tmp_
     assert artifact["scan"]["held_out_images"] == data.load("digits").splits["validation"].num_images
     assert artifact["top1"] >= report["model"]["top1"] - 0.01
     page = (tmp_path / "out" / "card.md").read_text()
-    assert "int8_mixed: in float stage2_block1, the fewest" in page
+    assert "int8_mixed: in float stage2_block1, the most sensitive (" in page
     assert "validation images of digits" in page
     for name in ("card.png", "int8_mixed.png"):
         picture = imread(tmp_path / "out" / name)
