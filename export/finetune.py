@@ -5,6 +5,7 @@ the twin's request and what comes back.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -154,6 +155,7 @@ def _with_weights(model, weights):
     return copy
 
 
+@functools.lru_cache(maxsize=1)  # once for all preparations of a net
 def _before(staged):
     """Size and latency of the net's own files of the kinds that fine-tuned ones are of."""
     found = {"parameters": staged.model.count_params()}

@@ -8,7 +8,6 @@ in MiB.
 import json
 import os
 import sys
-import time
 
 import train
 
@@ -17,7 +16,7 @@ train.import_tensorflow_quietly()
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from benches.rounds import resident_mb  # noqa: E402
+from benches.rounds import spent  # noqa: E402
 
 INTEGERS = {
     "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
@@ -57,19 +56,17 @@ def open_model(name):
 def main(model, folder, names, images=None):
     """Converts one after the other; returns what is printed."""
     model, images = open_model(model), np.load(images) if images else None
-    start, processor = time.perf_counter(), time.process_time()
-    for name in names.split(","):
-        if name == "saved_model":
-            model.export(os.path.join(folder, name), verbose=False)
-            continue
-        content = convert(model, name, images)
-        with open(os.path.join(folder, f"{name}.tflite"), "wb") as file:
-            file.write(content)
-    return {
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": time.process_time() - processor,
-        "peak_mb": resident_mb("VmHWM"),
-    }
+
+    def work():
+        for name in names.split(","):
+            if name == "saved_model":
+                model.export(os.path.join(folder, name), verbose=False)
+                continue
+            content = convert(model, name, images)
+            with open(os.path.join(folder, f"{name}.tflite"), "wb") as file:
+                file.write(content)
+
+    return spent(work)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tempfile
 import time
 
 import numpy as np
-from benches.rounds import DATA, ROOT, answer, bounded, report
+from benches.rounds import DATA, ROOT, answer, bounded, report, unpack_weights
 
 import keras_resnet
 from export.formats import BASIC, FORMATS
@@ -58,8 +58,7 @@ def cifar():
         print(f"left out for lack of CIFAR-10 and trained weights at {DATA}: set KERAS_RESNET_TEST_DATA")
         return
     with tempfile.TemporaryDirectory() as folder:
-        unpack = os.path.join(os.path.dirname(DATA), "tools/unpack_weights.py")
-        subprocess.run([sys.executable, unpack, folder], check=True, stdout=subprocess.DEVNULL)
+        unpack_weights(folder)
         flags = ["--model=ResNet20", f"--weights={folder}/cifar10_resnet20.safetensors", f"--data_dir={DATA}/tfds"]
         flags += ["--eval_data=tfds:cifar10", "--calibration_data=tfds:cifar10", f"--eval_images={CIFAR_TEST_IMAGES}"]
         flags += [f"--formats={','.join(BASIC)}", f"--output_dir={folder}/out"]

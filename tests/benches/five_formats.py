@@ -6,7 +6,6 @@ Prints as JSON the seconds and the processor's, without imports and loading, and
 import json
 import os
 import sys
-import time
 
 import train
 
@@ -14,7 +13,7 @@ train.import_tensorflow_quietly()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
-from benches.rounds import resident_mb  # noqa: E402
+from benches.rounds import spent  # noqa: E402
 
 from export import pipeline  # noqa: E402
 from export.formats import BASIC, FORMATS  # noqa: E402
@@ -23,15 +22,13 @@ from export.formats import BASIC, FORMATS  # noqa: E402
 def main(model, folder, images):
     """Makes one after the other; returns what is printed."""
     model, images = keras.saving.load_model(model, compile=False), np.load(images)
-    start, processor = time.perf_counter(), time.process_time()
-    staged = pipeline.stage(model, folder, images, 1)
-    for name in BASIC:
-        pipeline.make(name, staged, os.path.join(folder, f"{model.name}{FORMATS[name].suffix}"))
-    return {
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": time.process_time() - processor,
-        "peak_mb": resident_mb("VmHWM"),
-    }
+
+    def work():
+        staged = pipeline.stage(model, folder, images, 1)
+        for name in BASIC:
+            pipeline.make(name, staged, os.path.join(folder, f"{model.name}{FORMATS[name].suffix}"))
+
+    return spent(work)
 
 
 if __name__ == "__main__":

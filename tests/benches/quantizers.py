@@ -4,13 +4,11 @@ import dataclasses
 import glob
 import json
 import os
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
 from benches import latency
-from benches.rounds import DATA, answer, judged
+from benches.rounds import DATA, answer, judged, unpack_weights
 
 import keras_resnet
 from export import flatbuffer, walk
@@ -141,8 +139,7 @@ def quantizers(net):
         return
     weights, folds = NETS[net]
     with tempfile.TemporaryDirectory() as folder:
-        unpack = os.path.join(os.path.dirname(DATA), "tools/unpack_weights.py")
-        subprocess.run([sys.executable, unpack, folder], check=True, stdout=subprocess.DEVNULL)
+        unpack_weights(folder)
         path = os.path.join(folder, f"{weights}.safetensors")
         model = keras_resnet.build(net, weights=path, include_preprocessing=True, classifier_activation=None)
     print_table(net, *compared(model, folds(model)))

@@ -72,6 +72,23 @@ def answer(module, *arguments):
     return json.loads(printed.splitlines()[-1])
 
 
+def spent(work):
+    """Seconds and processor seconds of a call, and the largest memory of this process in MiB: dict."""
+    start, processor = time.perf_counter(), time.process_time()
+    work()
+    return {
+        "seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - processor,
+        "peak_mb": resident_mb("VmHWM"),
+    }
+
+
+def unpack_weights(folder):
+    """Writes the trained nets of ../shared into a folder, as .safetensors files in torchvision's names."""
+    tool = os.path.join(os.path.dirname(DATA), "tools/unpack_weights.py")
+    subprocess.run([sys.executable, tool, folder], check=True, stdout=subprocess.DEVNULL)
+
+
 def resident_mb(field="VmRSS"):
     """Resident memory of this process in MiB; the largest so far is "VmHWM"."""
     with open("/proc/self/status", encoding="utf-8") as status:

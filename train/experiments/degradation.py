@@ -23,11 +23,8 @@ def measure(runs, settings):
     for run in runs:
         steps = input_pipeline.num_training_batches(run.source(), run.config)
         own = [
-            {
-                "net": run.net.title,
-                "kind": "plain" if run.net.is_plain else "residual",
-                "layers": run.net.depth,
-                "seed": run.config.seed,
+            run.columns
+            | {
                 "epoch": int(row["epoch"]),
                 "iteration": int(row["epoch"]) * steps,
                 "training_error": 100 * (1 - row["accuracy"]),

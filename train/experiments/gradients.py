@@ -42,8 +42,8 @@ def _of_run(run):
         norms = norms_of().numpy()
         for place, (layer, norm) in enumerate(zip(layers, norms, strict=True), start=1):
             rows.append(
-                {"net": run.net.title, "kind": "plain" if run.net.is_plain else "residual", "layers": run.net.depth}
-                | {"seed": run.config.seed, "iteration": progress["epoch"] * steps + progress["step"]}
+                run.columns
+                | {"iteration": progress["epoch"] * steps + progress["step"]}
                 | {"layer": place, "name": layer.name, "gradient_norm": float(norm)}
             )
     return rows

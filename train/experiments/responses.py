@@ -32,10 +32,7 @@ def measure(runs, settings):
         names = [layer.name for layer in model.layers if re.match(AFTER_3X3, layer.name)]
         images, _, _ = input_pipeline.arrays(run.source(), "test", IMAGES)
         for place, (name, value) in enumerate(zip(names, deviations(model, names, images), strict=True), start=1):
-            rows.append(
-                {"net": run.net.title, "kind": "plain" if run.net.is_plain else "residual", "layers": run.net.depth}
-                | {"seed": run.config.seed, "layer": place, "name": name, "standard_deviation": value}
-            )
+            rows.append(run.columns | {"layer": place, "name": name, "standard_deviation": value})
     return rows
 
 

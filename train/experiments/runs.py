@@ -88,6 +88,12 @@ class Run:
     config: configs.Config
 
     @property
+    def columns(self):
+        """What every row of figures over layers or epochs begins with."""
+        kind = "plain" if self.net.is_plain else "residual"
+        return {"net": self.net.title, "kind": kind, "layers": self.net.depth, "seed": self.config.seed}
+
+    @property
     def path(self):
         """Of the trained model."""
         return os.path.join(self.config.workdir, run_folder.MODEL)
@@ -100,7 +106,7 @@ class Run:
     def source(self):
         """The images it was trained on, with its splits: `train.data.Source`."""
         found = data.load_for_run(self.config)
-        return damage.leave_out(found, damage.look(found))
+        return damage.leave_out(found, damage.look(found, run_folder.damaged_images(self.config)))
 
     def model(self):
         """The trained `keras.Model`, from pixels to logits."""
