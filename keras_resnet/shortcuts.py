@@ -18,24 +18,30 @@ def scaled(shortcut, branch, options, name):
 
 
 def gated(shortcut, branch, options, name):
-    """Exclusive gating, as in highway networks: 1 - g of the shortcut and g of the branch."""
+    """Exclusive gating, as in highway networks: 1 - g of the shortcut and g of the branch.
+
+    Float (n, h, w, c) twice -> the same shapes.
+    """
     gate = _gate(shortcut, options, name)
     branch = keras.layers.Multiply(name=f"{name}_branch_gated")([branch, gate])
     return _without(shortcut, gate, name), branch
 
 
 def gated_shortcut(shortcut, branch, options, name):
-    """Shortcut-only gating: 1 - g of the shortcut, all of the branch."""
+    """Shortcut-only gating, 1 - g of the shortcut and all of the branch: (n, h, w, c) twice -> the same shapes."""
     return _without(shortcut, _gate(shortcut, options, name), name), branch
 
 
 def dropout(shortcut, branch, options, name):
-    """Half of the shortcut's values, drawn anew for every image in training, are left out."""
+    """Half of the shortcut's values, drawn anew for every image in training, are left out: (n, h, w, c) twice -> same.
+
+    Keras's dropout is inverted: it doubles what it keeps, so that the expectation stays. The paper's halves it.
+    """
     return keras.layers.Dropout(DROPOUT_RATE, name=f"{name}_shortcut_dropout")(shortcut), branch
 
 
 def _gate(x, options, name):
-    """g = sigmoid(W x + b), a 1x1 convolution: a share in (0, 1) for each value."""
+    """g = sigmoid(W x + b), a 1x1 convolution, a share in (0, 1) for each value: (n, h, w, c) -> (n, h, w, c)."""
     gate = keras.layers.Conv2D(
         x.shape[-1 if keras.config.image_data_format() == "channels_last" else 1],
         1,
@@ -47,6 +53,7 @@ def _gate(x, options, name):
 
 
 def _without(shortcut, gate, name):
+    """The share 1 - g of the shortcut: (n, h, w, c) twice -> (n, h, w, c)."""
     rest = keras.layers.Rescaling(-1.0, 1.0, name=f"{name}_shortcut_rest")(gate)
     return keras.layers.Multiply(name=f"{name}_shortcut_gated")([shortcut, rest])
 

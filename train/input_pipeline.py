@@ -206,7 +206,7 @@ def _whole_images(elements, read, source):
 
 
 def arrays(source, split, limit=None):
-    """Images and labels of a split as arrays; with a limit every so-manieth, from the first.
+    """Images and labels of a split as arrays; with a limit so many, evenly spread over all, from the first.
 
     Args:
         source: `Source`.
@@ -216,8 +216,8 @@ def arrays(source, split, limit=None):
         uint8 (n, h, w, c), int64 (n,) and the images' indices in the source, int64 (n,).
     """
     part = find_split(source, split)
-    step = 1 if limit is None else max(1, part.num_images // limit)
-    part = dataclasses.replace(part, positions=part.positions[::step][:limit])
+    count = min(limit or part.num_images, part.num_images)
+    part = dataclasses.replace(part, positions=part.positions[np.arange(count) * part.num_images // count])
     source = dataclasses.replace(source, splits={split: part})
     batches = evaluation_batches(source, split, min(part.num_images, 128)).as_numpy_iterator()
     columns = [np.concatenate(column) for column in zip(*((b["image"], b["label"]) for b in batches), strict=True)]

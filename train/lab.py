@@ -14,7 +14,7 @@ class Experiment:
     """One claim; a row of `EXPERIMENTS`, whose key is also the module of `train.experiments` that makes it out.
 
     The module has TITLE; measure(list of `Run`, `Settings`), which gives the rows of the CSV file, dicts; and of these
-    rows alone draw(rows), a matplotlib figure, and tell(rows), a list of `Fact` and a paragraph.
+    rows alone draw(rows), a matplotlib figure, and tell(rows), a list of `Fact` and a paragraph that the rows choose.
 
     Attributes:
         source: where the papers have it.
@@ -22,6 +22,8 @@ class Experiment:
         smoke: the same for `--budget=smoke`.
         passing: fields of the trainer's configuration that change nothing of a run's result.
         takes_weights: whether `--weights` replaces the nets.
+        basic_blocks: whether it looks into blocks of two 3x3 layers, and takes no nets of others.
+        one_depth: whether it compares nets of one depth alone.
     """
 
     source: str
@@ -29,6 +31,8 @@ class Experiment:
     smoke: tuple = ()
     passing: dict = dataclasses.field(default_factory=dict)
     takes_weights: bool = False
+    basic_blocks: bool = False
+    one_depth: bool = False
 
 
 _PAIRS, _SMALL_PAIRS = ("PlainNet20", "ResNet20", "PlainNet56", "ResNet56"), ("PlainNet20", "ResNet20", "ResNet32")
@@ -41,13 +45,13 @@ EXPERIMENTS = {
     "table1":      Experiment("He et al. 2015, tables 1 and 6"),
     "table6":      Experiment("He et al. 2015, table 6", ("ResNet20", "ResNet32", "ResNet44", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),
     "degradation": Experiment("He et al. 2015, figures 1, 4 and 6, table 2", _PAIRS, ("PlainNet20", "ResNet20", "PlainNet32", "ResNet32")),
-    "shortcuts":   Experiment("He et al. 2015, section 4.1, table 3", _OPTIONS, _OPTIONS),
-    "responses":   Experiment("He et al. 2015, section 4.2, figure 7", _PAIRS, _SMALL_PAIRS),
+    "shortcuts":   Experiment("He et al. 2015, section 4.1, table 3", _OPTIONS, _OPTIONS, one_depth=True),
+    "responses":   Experiment("He et al. 2015, section 4.2, figure 7", _PAIRS, _SMALL_PAIRS, basic_blocks=True),
     "depth":       Experiment("He et al. 2015, section 4.2", ("ResNet20", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),
     "crops":       Experiment("He et al. 2015, section 3.4, tables 3 and 4", ("ResNet20",), ("ResNet20",), takes_weights=True),
     "gradients":   Experiment("He et al. 2015, section 4.1", ("PlainNet56", "ResNet56"), ("PlainNet20", "ResNet20"), _EVERY_CHECKPOINT),
     "unravelled":  Experiment("Veit et al. 2016, arXiv 1605.06431, figure 3; He et al. 2016, arXiv 1603.05027, table 1",
-                              ("PlainNet20", "ResNet56", *_PATHS), ("PlainNet20", *_PATHS)),
+                              ("PlainNet20", "ResNet56", *_PATHS), ("PlainNet20", *_PATHS), basic_blocks=True),
 }
 # fmt: on
 
@@ -67,16 +71,14 @@ def define_flags():
 
 
 def main(argv):
-    """Runs the experiments that are named."""
+    """Runs the experiments that are named, after everything that can be refused at once was looked at."""
     names = check_names(argv[1:])
     settings = settings_from_flags(flags.FLAGS)
+    check_weights(names, settings)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
-    from train.experiments import runs
-
-    for net in settings.nets:
-        runs.parse_net(net)
+    nets = {name: nets_of(name, settings) for name in names}
     for name in names:
-        run(name, settings)
+        run(name, nets[name], settings)
 
 
 def check_names(names):
@@ -96,14 +98,15 @@ def settings_from_flags(values):
     """`Settings` that the command line asks for.
 
     Raises:
-        ValueError: if the budget or a seed is none, or a net has no weights given.
+        ValueError: if the budget or a seed is none, or a net has no weights given, or twice.
     """
     check_budget(values.budget)
     if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
         raise ValueError(f"Expected --seeds as whole numbers, such as 0,1,2. Received: {','.join(values.seeds)!r}.")
     weights = dict(pair.partition("=")[::2] for pair in values.weights)
-    if not all(weights.values()):
-        raise ValueError(f"Expected --weights as NET=WEIGHTS,... Received: {','.join(values.weights)}.")
+    if not all(weights.values()) or len(weights) < len(values.weights):
+        received = ",".join(values.weights)
+        raise ValueError(f"Expected --weights as NET=WEIGHTS,..., each net once. Received: {received}.")
     return Settings(
         data=values.data,
         data_dir=values.data_dir,
@@ -116,22 +119,58 @@ def settings_from_flags(values):
     )
 
 
-def run(name, settings):
-    """Trains what is not trained yet, measures, and writes NAME.csv, NAME.png and NAME.md."""
+def check_weights(names, settings):
+    """Raises ValueError if weights are given to what takes none, or beside what they replace."""
+    others = [name for name in names if not EXPERIMENTS[name].takes_weights]
+    if settings.weights and others:
+        raise ValueError(f"Expected --weights with crops alone. Received: --weights with {', '.join(others)}.")
+    if settings.weights and settings.nets:
+        raise ValueError("Expected --weights, which are scored, or --nets, which are trained. Received: both.")
+    if settings.class_index and not settings.weights:
+        raise ValueError("Expected --class_index beside --weights of crops. Received: no --weights.")
+
+
+def nets_of(name, settings):
+    """The nets that an experiment trains: list of `Net`.
+
+    Raises:
+        ValueError: if one is unknown, or of blocks or a depth that the experiment cannot compare.
+    """
+    from train.experiments.nets import parse_net
+
+    row = EXPERIMENTS[name]
+    asked = [*map(parse_net, settings.nets), *map(parse_net, settings.weights)]
+    if settings.weights or not row.nets:
+        return []
+    found = asked or [*map(parse_net, row.smoke if settings.is_smoke else row.nets)]
+    others = [net.title for net in found if row.basic_blocks and not net.has_basic_blocks]
+    if others:
+        raise ValueError(
+            f"{name} looks into blocks of two 3x3 layers. Expected --nets of such, as ResNet20, ResNet34 or "
+            f"PlainNet56. Received: {', '.join(others)}."
+        )
+    if row.one_depth and len({net.depth for net in found}) > 1:
+        titles = ", ".join(net.title for net in found)
+        raise ValueError(f"{name} compares nets of one depth. Expected such --nets. Received: {titles}.")
+    return [*dict.fromkeys(found)]  # ResNet20 and ResNet20:A are one
+
+
+def run(name, nets, settings):
+    """Trains what is not trained yet, measures, and writes the rows, the picture and the page."""
     import importlib
 
-    from train.experiments import pages, runs
+    from train.experiments import origin, pages, runs
 
     row, module = EXPERIMENTS[name], importlib.import_module(f"train.experiments.{name}")
-    nets = row.smoke if settings.is_smoke else row.nets
-    nets = () if row.takes_weights and settings.weights else (nets and settings.nets) or nets
-    trained = runs.train_all(settings, name, [*map(runs.parse_net, nets)], row.passing)
+    trained = runs.train_all(settings, nets, row.passing)
     rows = module.measure(trained, settings)
     facts, paragraph = module.tell(rows)
-    paragraph = f"{paragraph} {pages.conditions(trained)}".strip()
-    text = pages.page(module.TITLE, row.source, f"{name}.png", facts, paragraph)
-    pages.write(settings.output_dir, name, rows, module.draw, text)
-    print(f"\n{text}\nWrote {name}.csv, {name}.png and {name}.md to {settings.output_dir}")
+    stem = origin.stem(name, settings, trained)
+    data = pages.IMAGENET if settings.weights else settings.data
+    paragraphs = [paragraph, origin.conditions(trained), origin.made(name, settings, trained)]
+    text = pages.page(module.TITLE, row.source, f"{stem}.png", data, facts, paragraphs)
+    pages.write(settings.output_dir, stem, rows, module.draw, text)
+    print(f"\n{text}\nWrote {stem}.csv, {stem}.png and {stem}.md to {settings.output_dir}")
 
 
 if __name__ == "__main__":

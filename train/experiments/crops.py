@@ -4,12 +4,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from train import data, network, predictor, scoring, views
-from train.experiments import pages
-from train.experiments.pages import Fact
+from train.experiments import pages, seeds
+from train.experiments.nets import Net
+from train.experiments.pages import IMAGENET, Fact
 from train.experiments.paper import MULTI_SCALE_ERROR, ONE_CROP_ERROR, TEN_CROP_ERROR
 
 TITLE = "Testing with one crop, ten crops and several scales"
 ONE, TEN, SCALES = "1 crop", "10 crops", "scales"
+PAPER, REFERENCE = {ONE: ONE_CROP_ERROR, TEN: TEN_CROP_ERROR, SCALES: MULTI_SCALE_ERROR}, "ResNet-50"
 RATIOS = (1, 256 / 224, 384 / 224, 480 / 224, 640 / 224)  # He 2015, section 3.4: {224, 256, 384, 480, 640}
 
 
@@ -24,7 +26,7 @@ def measure(runs, settings):
     """
     if settings.weights:
         return [row for net, weights in settings.weights.items() for row in _of_published(net, weights, settings)]
-    return [row for run in runs for row in _rows(run.net.title, run.model(), run.source())]
+    return [row for run in runs for row in _rows((run.net.title, run.config.seed), run.model(), run.source())]
 
 
 def _of_published(net, weights, settings):
@@ -33,10 +35,10 @@ def _of_published(net, weights, settings):
     source = data.load_for_model(
         net, model.input_shape[1:], settings.data, preprocessing=model.preprocessing, **options
     )
-    return _rows(net.replace("ResNet", "ResNet-"), model, source)
+    return _rows((Net(net).title, ""), model, source)
 
 
-def _rows(title, model, source):
+def _rows(which, model, source):
     scales = tuple(round(source.image_shape[0] * ratio) for ratio in RATIOS)
     rows = []
     for way, options in ((ONE, {}), (TEN, {"crops": 10}), (SCALES, {"scales": scales})):
@@ -44,7 +46,8 @@ def _rows(title, model, source):
         outputs, labels = views.predict(found, source, "test", **options)
         scores = scoring.score(outputs, labels)
         rows.append(
-            {"net": title, "views": way, "num_views": {ONE: 1, TEN: 10, SCALES: len(scales)}[way]}
+            dict(zip(("net", "seed"), which, strict=True))
+            | {"views": way, "num_views": {ONE: 1, TEN: 10, SCALES: len(scales)}[way]}
             | {"scales": " ".join(map(str, scales)) if way == SCALES else ""}
             | {"top1_error": 100 * (1 - scores.top1), "top5_error": 100 * (1 - scores.top5)}
             | {"loss": scores.loss, "num_images": scores.num_images}
@@ -54,38 +57,46 @@ def _rows(title, model, source):
 
 def draw(rows):
     """Bars of the error, a group a net."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    nets, ways = pages.by_net(rows), (ONE, TEN, SCALES)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    nets, ways = _errors(rows), (ONE, TEN, SCALES)
     for place, way in enumerate(ways):
-        errors = [next(row["top1_error"] for row in own if row["views"] == way) for own in nets.values()]
+        errors = [seeds.mean(of_net[way]) for of_net in nets.values()]
         bars = axes.bar(np.arange(len(nets)) + 0.25 * (place - 1), errors, 0.23, color=pages.COLOURS[place], label=way)
         axes.bar_label(bars, fmt="%.1f", fontsize=9)
     axes.set_xticks(range(len(nets)), list(nets))
     axes.set(ylabel="top-1 error (%)")
     axes.margins(y=0.15)
-    axes.legend(ncols=3)
+    axes.legend(**pages.BELOW, ncols=3)
     return figure
+
+
+def _errors(rows):
+    """Top-1 errors, lists with one a seed, by net and way of testing."""
+    return {
+        net: {
+            way: seeds.of_seeds([row for row in own if row["views"] == way], "top1_error") for way in (ONE, TEN, SCALES)
+        }
+        for net, own in seeds.by_net(rows).items()
+    }
 
 
 def tell(rows):
     """Facts and a paragraph; see `train.lab.Experiment`."""
-    facts = []
-    for net, own in pages.by_net(rows).items():
-        error = {row["views"]: row["top1_error"] for row in own}
-        facts += [Fact(f"{net}, {way}: top-1 error (%)", "", value) for way, value in error.items()]
-    reference = "ResNet-50"
-    gains = [(TEN, ONE, TEN_CROP_ERROR[reference] - ONE_CROP_ERROR[reference]),
-             (SCALES, TEN, MULTI_SCALE_ERROR[reference] - TEN_CROP_ERROR[reference])]  # fmt: skip
-    for net, own in pages.by_net(rows).items():
-        error = {row["views"]: row["top1_error"] for row in own}
-        facts += [
-            Fact(f"{net}: {one} minus {other} (points; the paper's {reference})", paper, error[one] - error[other])
-            for one, other, paper in gains
-        ]
+    facts, nets = [], _errors(rows)
+    for net, errors in nets.items():
+        for way, of_paper in PAPER.items():
+            paper = of_paper.get(net, of_paper.get(f"{net} B", ""))  # option B is the default of the ImageNet nets
+            facts.append(Fact(f"{net}, {way}: top-1 error (%)", paper, errors[way], IMAGENET))
+    gains = [(TEN, ONE, TEN_CROP_ERROR[REFERENCE] - ONE_CROP_ERROR[REFERENCE]),
+             (SCALES, TEN, MULTI_SCALE_ERROR[REFERENCE] - TEN_CROP_ERROR[REFERENCE])]  # fmt: skip
+    for net, errors in nets.items():
+        for one, other, paper in gains:
+            words = f"{net}: {one} minus {other} (points; the paper's {REFERENCE})"
+            facts.append(Fact(words, paper, seeds.minus(errors[one], errors[other]), IMAGENET))
     count = rows[0]["num_images"]
     chance = 100 * np.sqrt(0.25 * 0.75 / count)
     return facts, (
         f"Scored on {count:,} images, where one standard error of a top-1 error of 25 % is {chance:.1f} points: "
         "read gains smaller than that as nothing. The views' softmax is averaged, as by Krizhevsky et al. 2012. "
-        f"The paper's one crop is that of the released {reference}."
+        f"The paper's one crop is that of the released {REFERENCE}."
     )

@@ -3,9 +3,9 @@
 from matplotlib import pyplot as plt
 
 from train import input_pipeline
-from train.experiments import pages
-from train.experiments.pages import Fact
-from train.experiments.paper import CIFAR10_ERROR
+from train.experiments import pages, seeds
+from train.experiments.pages import CIFAR10, Fact
+from train.experiments.paper import CIFAR10_ERROR, STEPS
 
 TITLE = "Degradation: plain nets against residual nets"
 
@@ -40,24 +40,20 @@ def measure(runs, settings):
 
 def draw(rows):
     """Two panels, plain nets left and residual nets right: training error dashed, validation error solid."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
-    colours = dict(zip(sorted({row["layers"] for row in rows}), pages.COLOURS, strict=False))
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
+    depths, first = sorted({row["layers"] for row in rows}), min(row["seed"] for row in rows)
     for axes, kind in zip(panels, ("plain", "residual"), strict=True):
         for (title, seed), curve in _curves(rows, kind).items():
-            colour, iterations = colours[curve[0]["layers"]], [row["iteration"] / 1000 for row in curve]
-            label = title if seed == min(row["seed"] for row in rows) else None
-            axes.plot(iterations, [row["training_error"] for row in curve], "--", color=colour, linewidth=1)
-            axes.plot(iterations, [row["validation_error"] for row in curve], color=colour, linewidth=2, label=label)
-            axes.annotate(f"{curve[0]['layers']}-layer", (iterations[-1], curve[-1]["validation_error"]), color=colour,
-                          xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-        axes.set(title=f"{kind} nets", xlabel="iterations (thousands)", xlim=(0, None))
+            iterations = [row["iteration"] / 1000 for row in curve]
+            style = {"color": pages.colour(depths.index(curve[0]["layers"])), "linewidth": 1.5}
+            for name, line, words in (("training_error", "--", "training"), ("validation_error", "-", "held-out")):
+                label = f"{title}, {words}" if seed == first else None
+                axes.plot(iterations, [row[name] for row in curve], line, label=label, **style)
+        axes.set(title=f"{kind} nets", xlabel="iterations (thousands)", ylim=(0, None))
         axes.grid(alpha=0.3)
-        axes.margins(x=0.12)
         if axes.lines:
-            axes.legend(loc="upper right")
-    top = max(sorted(row["validation_error"] for row in rows)[int(0.9 * len(rows))], 20)
-    panels[0].set(ylabel="error (%)", ylim=(0, min(100, top)))
-    figure.suptitle("dashed: training error, solid: error on held-out images", fontsize=10)
+            axes.legend(**pages.BELOW, ncols=2)
+    panels[0].set(ylabel="error (%)")
     return figure
 
 
@@ -69,24 +65,21 @@ def tell(rows):
     Returns:
         list of `Fact`, and str.
     """
-    facts, trained, last = [], {}, _last_rows(rows)
-    for title, ends in last.items():
-        paper = CIFAR10_ERROR.get(title, "")
-        facts.append(Fact(f"{title}, test error (%)", paper, pages.mean([row["test_error"] for row in ends])))
-        trained[title] = [row["training_error"] for row in ends]
-    sentences = []
-    for kind, expected, reads in (
-        ("plain", "above 0 (figure 6, left)", lambda gap: gap > 0),
-        ("residual", "below 0 (figure 6, middle)", lambda gap: gap <= 0),
-    ):
-        titles = sorted((t for t in last if last[t][0]["kind"] == kind), key=lambda t: last[t][0]["layers"])
-        if len(titles) < 2:
-            continue
-        shallow, deep = titles[0], titles[-1]
-        gap = pages.mean(trained[deep]) - pages.mean(trained[shallow])
-        facts.append(Fact(f"training error of {deep} minus {shallow} (points)", expected, gap))
-        sentences.append(_reading(shallow, deep, gap, reads(gap)))
-    return facts, " ".join([*sentences, LIMITS])
+    facts, sentences, nets = [], [], seeds.by_net(rows)
+    for title, own in nets.items():
+        ends = [row for row in own if "test_error" in row]
+        facts.append(Fact(f"{title}, training error (%)", "", seeds.of_seeds(ends, "training_error")))
+        errors = seeds.of_seeds(ends, "test_error")
+        facts.append(Fact(f"{title}, test error (%)", CIFAR10_ERROR.get(title, ""), errors, CIFAR10))
+    for kind, paper in (("plain", "above 0 (figure 6, left)"), ("residual", "below 0 (figure 6, middle)")):
+        titles = [title for title, own in nets.items() if own[0]["kind"] == kind]
+        titles.sort(key=lambda title: nets[title][0]["layers"])
+        if len({nets[title][0]["layers"] for title in titles}) > 1:
+            shallow, deep = nets[titles[0]], nets[titles[-1]]
+            gaps = _gaps(shallow, deep, shallow[-1]["epoch"])
+            facts.append(Fact(f"training error of {titles[-1]} minus {titles[0]} (points)", paper, gaps))
+            sentences.append(_reading(shallow, deep, gaps))
+    return facts, " ".join([*sentences, seeds.doubt(rows), *_unfinished(rows), LIMITS])
 
 
 LIMITS = (
@@ -95,12 +88,38 @@ LIMITS = (
 )
 
 
-def _reading(shallow, deep, gap, as_paper):
-    relation = "above" if gap > 0 else "below"
-    sentence = f"{deep} ends {abs(gap):.2f} points {relation} {shallow} in training error"
-    if as_paper:
-        return f"{sentence}, as in the paper."
-    return f"{sentence}, unlike in the paper: so few epochs of these images do not show it."
+def _gaps(shallow, deep, epoch):
+    """Training error of the deep net minus the shallow one's after an epoch, in points: list, one a seed."""
+    ones, others = ([row for row in own if row["epoch"] == epoch] for own in (deep, shallow))
+    return seeds.minus(seeds.of_seeds(ones, "training_error"), seeds.of_seeds(others, "training_error"))
+
+
+def _reading(shallow, deep, gaps):
+    """What the ends of two curves show, and how they came there."""
+    shown, is_plain = seeds.direction(gaps), shallow[0]["kind"] == "plain"
+    relation = {1: "above", -1: "below", 0: "level with"}[shown]
+    verdict = {
+        (True, 1): "the degradation of the paper",
+        (True, 0): "unlike in the paper, no degradation is seen",
+        (True, -1): "unlike in the paper, no degradation is seen",
+        (False, -1): "as in the paper",
+        (False, 0): "no degradation, though not yet the paper's gain",
+        (False, 1): "unlike in the paper, where the deeper residual net is the better one",
+    }[is_plain, shown]
+    half = shallow[-1]["epoch"] // 2
+    earlier = f", {seeds.mean(_gaps(shallow, deep, half)):+.2f} at half of the run" if half else ""
+    return (
+        f"{deep[0]['net']} ends {relation} {shallow[0]['net']} in training error ({seeds.mean(gaps):+.2f} "
+        f"points{earlier}): {verdict}."
+    )
+
+
+def _unfinished(rows):
+    """The sentence that a run shorter than the paper's needs, in a list; else none."""
+    steps = max(row["iteration"] for row in rows)
+    if steps >= STEPS:
+        return []
+    return [f"These are {steps:,} steps of the paper's {STEPS:,}: how the nets end after all of them is not shown."]
 
 
 def _curves(rows, kind):
@@ -110,12 +129,3 @@ def _curves(rows, kind):
         if row["kind"] == kind:
             curves.setdefault((row["net"], row["seed"]), []).append(row)
     return curves
-
-
-def _last_rows(rows):
-    """The rows with a test error, by net."""
-    last = {}
-    for row in rows:
-        if "test_error" in row:
-            last.setdefault(row["net"], []).append(row)
-    return last

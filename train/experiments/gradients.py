@@ -4,17 +4,12 @@ The paper argues that the optimization difficulty of plain nets is "unlikely to 
 """
 
 import numpy as np
-import tensorflow as tf
 from matplotlib import pyplot as plt
 
-from train import checkpoints, input_pipeline, loop, strategies
-from train.experiments import pages
+from train.experiments import gradient_norms, pages, seeds
 from train.experiments.pages import Fact
-from train.experiments.runs import forget
-from train.losses import cross_entropy, one_hot
 
 TITLE = "Gradients layer by layer: do they vanish in plain nets?"
-MOST_CHECKPOINTS = 6  # of a run that are measured, evenly spread
 
 
 def measure(runs, settings):
@@ -26,53 +21,14 @@ def measure(runs, settings):
     Returns:
         list of dicts.
     """
-    return [row for run in runs for row in _of_run(run)]
-
-
-def _of_run(run):
-    forget()
-    source, strategy = run.source(), strategies.make(run.config)
-    state = loop.build_state(strategy, source, run.config)
-    batch = next(iter(input_pipeline.training_batches(source, run.config, epoch=0)))
-    layers = [layer for layer in state.model.layers if getattr(layer, "kernel_size", None) == (3, 3)]
-    norms_of = _make_norms(state.model, [layer.kernel.value for layer in layers], batch)
-    rows, steps = [], input_pipeline.num_training_batches(source, run.config)
-    for path in (None, *_spread(checkpoints.paths(run.config))):
-        progress = checkpoints.load(path, state.variables) if path else {"epoch": 0, "step": 0}
-        norms = norms_of().numpy()
-        for place, (layer, norm) in enumerate(zip(layers, norms, strict=True), start=1):
-            rows.append(
-                run.columns
-                | {"iteration": progress["epoch"] * steps + progress["step"]}
-                | {"layer": place, "name": layer.name, "gradient_norm": float(norm)}
-            )
-    return rows
-
-
-def _make_norms(model, kernels, batch):
-    """Compiled function without arguments: norms of the loss's gradient, in training mode, float32 (layers,)."""
-
-    @tf.function
-    def norms():
-        with tf.GradientTape() as tape:
-            logits = model(batch["image"], training=True)
-            loss = tf.reduce_mean(cross_entropy(one_hot(batch, logits), logits))
-        return tf.stack([tf.norm(gradient) for gradient in tape.gradient(loss, kernels)])
-
-    return norms
-
-
-def _spread(paths):
-    """At most so many of the paths, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_CHECKPOINTS)).astype(int))
-    return [paths[place] for place in places]
+    return [row for run in runs for row in gradient_norms.of_run(run)]
 
 
 def draw(rows):
     """A panel a net: the norm over the layers, a line a moment from light to dark."""
-    nets = pages.by_net(rows)
+    nets = seeds.by_net(rows)
     figure, panels = plt.subplots(
-        1, len(nets), figsize=(4.2 * len(nets), 4), sharey=True, layout="constrained", squeeze=False
+        1, len(nets), figsize=(4.5 * len(nets), 5), sharey=True, layout="constrained", squeeze=False
     )
     for axes, (net, of_all_seeds) in zip(panels[0], nets.items(), strict=True):
         own = [row for row in of_all_seeds if row["seed"] == of_all_seeds[0]["seed"]]
@@ -84,50 +40,92 @@ def draw(rows):
                       label=f"{moment:,}" if moment else "start")  # fmt: skip
         axes.set(title=net, xlabel="3x3 layer", yscale="log")
         axes.grid(alpha=0.3)
-        axes.legend(title="iteration", fontsize=8)
+        axes.legend(**pages.BELOW, title="iteration", ncols=4)
     panels[0, 0].set(ylabel="norm of the kernel's gradient")
     return figure
 
 
 def tell(rows):
     """Facts and a paragraph; see `train.lab.Experiment`."""
-    facts, of_plain = [], {}
-    for net, own in pages.by_net(rows).items():
-        moments = sorted({row["iteration"] for row in own})
-        ratios = {now: _first_over_last([row for row in own if row["iteration"] == now]) for now in moments}
-        smallest = min(ratios, key=ratios.get)
-        for now, words in ((0, ""), (moments[-1], ""), (smallest, ", the smallest seen")):
-            what = f"{net} after {now:,} iterations: first layers' norm over the last layers'{words}"
-            facts.append(Fact(what, "not vanishing", ratios[now]))
-        if net.startswith("plain"):
-            of_plain[net] = (ratios[0], ratios[smallest])
-    return facts, " ".join([*(_reading(net, *found) for net, found in of_plain.items()), ARGUMENT])
+    facts, found = [], {}
+    for net, own in seeds.by_net(rows).items():
+        found[net] = {words: _over_time(own, ratio) for words, ratio in RATIOS.items()}
+        last = max(row["iteration"] for row in own)
+        for words, of_seeds in found[net].items():
+            for when, pick in (
+                ("at the start", lambda values: values[0]),
+                (f"after {last:,} iterations", lambda values: values[-1]),
+                ("the smallest of all moments", min),
+            ):
+                facts.append(Fact(f"{net}: {words}, {when}", "not vanishing", [pick(values) for values in of_seeds]))
+    kinds, depths = ({row["net"]: row[name] for row in rows} for name in ("kind", "layers"))
+    sentences = []
+    for plain in (net for net in found if kinds[net] == "plain"):
+        residual = [net for net in found if kinds[net] == "residual" and depths[net] == depths[plain]]
+        sentences += _reading(plain, found[plain], residual[:1], found)
+    return facts, " ".join([*sentences, *_missing(rows), ARGUMENT])
 
 
 ARGUMENT = (
-    "First and last are the medians of the first and the last quarter of the layers. The paper argues that batch "
-    "normalization keeps forward and backward signals alive, so that plain nets train worse for another reason; it "
+    "Whether such gradients vanish depends on the measure, and the paper names none: it argues that batch "
+    "normalization keeps forward and backward signals alive, so that plain nets train worse for another reason, and "
     "conjectures exponentially low convergence rates."
 )
-GROWS = 10  # times, from which on the page says so
 
 
-def _reading(net, at_start, smallest):
-    """What the ratios of a plain net show."""
-    verdict = "they do not vanish" if smallest > 1 / GROWS**2 else "they nearly vanish, unlike in the paper"
-    sentence = f"In {net} the first layers' norm is never below {smallest:.2g} times the last layers': {verdict}."
-    if at_start < GROWS:
-        return sentence
-    return (
-        f"{sentence} At the start it is {at_start:,.0f} times as large: batch normalization does the opposite to a "
-        "deep plain net, its gradients explode towards the image (Yang et al. 2019, arXiv 1902.08129)."
-    )
-
-
-def _first_over_last(rows):
+def _first_over_last(norms):
     """Median norm of the first quarter of the layers over that of the last quarter."""
-    depth = max(row["layer"] for row in rows)
-    quarter = max(1, depth // 4)
-    first = [row["gradient_norm"] for row in rows if row["layer"] <= quarter]
-    last = [row["gradient_norm"] for row in rows if row["layer"] > depth - quarter]
-    return float(np.median(first) / np.median(last))
+    quarter = max(1, len(norms) // 4)
+    return float(np.median(norms[:quarter]) / np.median(norms[-quarter:]))
+
+
+def _least_over_most(norms):
+    """The weakest layer's norm over the strongest's, wherever they are."""
+    return min(norms) / max(norms)
+
+
+RATIOS = {
+    "first quarter of the layers over the last": _first_over_last,
+    "weakest layer over strongest": _least_over_most,
+}
+
+
+def _over_time(own, ratio):
+    """A ratio of a net's norms at each moment: list, one a seed, of lists."""
+    norms = {}
+    for row in sorted(own, key=lambda row: (row["seed"], row["iteration"], row["layer"])):
+        norms.setdefault(row["seed"], {}).setdefault(row["iteration"], []).append(row["gradient_norm"])
+    return [[ratio(of_layers) for of_layers in moments.values()] for moments in norms.values()]
+
+
+def _reading(plain, own, residual, found):
+    """What the ratios of a plain net show beside those of the residual net of its depth, where there is one."""
+    sentences, smaller = [], []
+    for words, of_seeds in own.items():
+        least = min(map(min, of_seeds))
+        beside = [min(map(min, found[net][words])) for net in residual]
+        smaller += [least < value for value in beside]
+        other = "".join(f" ({net}: {value:.2g})" for net, value in zip(residual, beside, strict=True))
+        sentences.append(f"{plain}, {words}: never below {least:.2g}{other}.")
+    if smaller:
+        which = {(True, True): "By both measures", (False, False): "By neither measure"}.get(
+            tuple(smaller), "By one measure alone"
+        )
+        sentences.append(f"{which} the gradients of {plain} are spread wider than those of {residual[0]}.")
+    start = seeds.mean([values[0] for values in own["first quarter of the layers over the last"]])
+    if start > 1:
+        sentences.append(
+            f"At the start its first layers' norm is {start:,.1f} times the last layers': gradients grow towards the "
+            "image, as batch normalization without shortcuts makes them (Yang et al. 2019, arXiv 1902.08129)."
+        )
+    return sentences
+
+
+def _missing(rows):
+    """The sentence on checkpoints that were not kept, in a list; else none."""
+    first = {row["net"]: min(other["epoch"] for other in rows if other["net"] == row["net"] and other["epoch"])
+             for row in rows}  # fmt: skip
+    late = [f"{net} before epoch {epoch}" for net, epoch in first.items() if epoch > 1]
+    if not late:
+        return []
+    return [f"No checkpoints were kept of {', '.join(late)}: run gradients before other experiments, it keeps all."]

@@ -6,15 +6,17 @@ import os
 
 import matplotlib
 
+from train.experiments.seeds import mean
 from train.run_folder import written_aside
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-PAPERS_DATA = "tfds:cifar10"
+CIFAR10, IMAGENET = "tfds:cifar10", "ImageNet"  # data that the papers' figures are of
 # One colour a depth, as long as there are; the paper draws a net's training error dashed and its test error solid.
 COLOURS = ("#e0a100", "#00a0b0", "#2e8b3d", "#c0392b", "#30343f", "#7d3c98")
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 9}  # where a legend covers no curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,38 +26,44 @@ class Fact:
     Attributes:
         what: in words, with unit.
         paper: a number, or words where the paper shows it in a picture alone; "" where it says nothing.
-        ours: a number or words.
+        ours: a number, a list with one a seed, or words.
+        data: that the paper's number is of; "" where it depends on none.
     """
 
     what: str
     paper: float | str
-    ours: float | str
+    ours: float | list | str
+    data: str = ""
 
-    @property
-    def difference(self):
-        """Ours minus the paper's, where both are numbers."""
-        if isinstance(self.paper, str) or isinstance(self.ours, str):
+    def difference(self, data):
+        """Ours minus the paper's, where both are numbers of the same data."""
+        if isinstance(self.paper, str) or isinstance(self.ours, str) or self.data not in ("", data):
             return ""
-        return f"{round(self.ours - self.paper, 2) + 0.0:+,.2f}"  # + 0.0: no minus before nothing
+        ours = mean(self.ours) if isinstance(self.ours, list) else self.ours
+        return f"{round(ours - self.paper, 2) + 0.0:+,.2f}"  # + 0.0: no minus before nothing
 
 
 def number(value):
-    """A figure of a table: whole numbers by thousands, others to two places."""
+    """A figure of a table: whole numbers by thousands, small ones to two digits, others to two places."""
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def mean(values):
-    """Mean of a list of floats."""
-    return sum(values) / len(values)
+    if isinstance(value, list):
+        return spread(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:,.2f}"
 
 
 def spread(values):
     """The mean, with the extremes where there are several: "8.75 (8.60 to 8.91, n=3)"."""
     if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
+        return number(values[0])
+    return f"{number(mean(values))} ({number(min(values))} to {number(max(values))}, n={len(values)})"
+
+
+def colour(place):
+    """The colour of the so-manieth curve; after the last the first comes again."""
+    return COLOURS[place % len(COLOURS)]
 
 
 def write(folder, name, rows, draw, text):
@@ -81,44 +89,25 @@ def write(folder, name, rows, draw, text):
         file.write(text)
 
 
-def page(title, source, picture, facts, paragraph):
-    """The Markdown text: picture, table of facts, paragraph.
+def page(title, source, picture, data, facts, paragraphs):
+    """The Markdown text: picture, table of facts, paragraphs.
 
     Args:
         title: of the experiment.
         source: where the paper has it.
         picture: file name of the picture beside the page.
+        data: that our figures are of.
         facts: list of `Fact`.
-        paragraph: what is to be seen, and what is not.
+        paragraphs: list of str; empty ones are left out.
     Returns:
         str.
     """
     lines = [f"# {title}", "", f"{source}.", "", f"![{title}]({picture})", ""]
     lines += ["| | paper | ours | difference |", "| --- | --: | --: | --: |"]
-    lines += [f"| {fact.what} | {number(fact.paper)} | {number(fact.ours)} | {fact.difference} |" for fact in facts]
-    return "\n".join([*lines, "", paragraph, ""])
-
-
-def conditions(runs):
-    """The line that says how nets were trained."""
-    if not runs:
-        return ""
-    config = runs[0].config
-    seeds = sorted({run.config.seed for run in runs})
-    return (
-        f"Trained on {config.data} for {config.epochs} epochs (the paper: 64,000 steps of 128 images of CIFAR-10, 182 "
-        f"epochs), batch {config.batch_size}, rate {config.learning_rate:g} divided by 10 at half and three quarters, "
-        f"weight decay {config.weight_decay:g}, float32, seeds {', '.join(map(str, seeds))}."
-        + ("" if config.data == PAPERS_DATA else f" The paper's figures are not of {config.data}.")
-    )
-
-
-def by_net(rows):
-    """Rows of each net, in the order of their first."""
-    found = {}
-    for row in rows:
-        found.setdefault(row["net"], []).append(row)
-    return found
+    lines += [
+        f"| {fact.what} | {number(fact.paper)} | {number(fact.ours)} | {fact.difference(data)} |" for fact in facts
+    ]
+    return "\n".join([*lines, *(line for text in paragraphs if text for line in ("", text)), ""])
 
 
 def drawn_table(header, cells, height=0.35):

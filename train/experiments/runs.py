@@ -4,75 +4,21 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
-import re
 
 import keras
 
 import keras_resnet
-from keras_resnet.variants import VARIANTS
-from train import benchmark, damage, data, input_pipeline, predictor, run_folder, scoring, strategies, trainer
+from train import benchmark, damage, data, input_pipeline, predictor, recipes, run_folder, scoring, strategies, trainer
 from train import config as configs
 from train.experiments import settings as lab_settings
+from train.experiments.nets import Net
 
-# He 2015, section 4.2, on all data; the digits, of 8 x 8 grey pixels, are shifted by a pixel and never mirrored.
+# He 2015, section 4.2: of CIFAR-10's 50,000 training images 5,000 are held out, and 45,000 trained on. The digits, of
+# 8 x 8 grey pixels, are shifted by a pixel and never mirrored.
 PROTOCOL = {"recipe": "paper_cifar"}
-PROTOCOLS = {
-    "digits": PROTOCOL | {"batch_size": 64, "crop_padding": 1, "flip": False},
-    "folder": PROTOCOL | {"image_size": 32},
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Net:
-    """One net to train.
-
-    Attributes:
-        model: one of `keras_resnet.list_models()`.
-        shortcut: as `--shortcut`; "" is the net's own.
-    """
-
-    model: str
-    shortcut: str = ""
-
-    @property
-    def title(self):
-        """As the paper calls it: ResNet-20, plain-56; with its shortcut where that is chosen."""
-        name = re.sub(r"(\D)(\d+)$", r"\1-\2", self.model).replace("PlainNet", "plain")
-        return f"{name} ({self.shortcut})" if self.shortcut else name
-
-    @property
-    def depth(self):
-        """Weighted layers, the number in its name."""
-        return int(re.search(r"\d+", self.model)[0])
-
-    @property
-    def is_plain(self):
-        """Whether it has no shortcuts."""
-        return self.model.startswith("Plain")
-
-    def build(self, image_shape=(32, 32, 3), classes=10):
-        """The net with random weights, of logits."""
-        shortcut = {"shortcut": self.shortcut} if self.shortcut else {}
-        return keras_resnet.build(
-            self.model, weights=None, input_shape=image_shape, classes=classes, classifier_activation=None, **shortcut
-        )
-
-
-def parse_net(text):
-    """`Net` from MODEL or MODEL:SHORTCUT; a shortcut that is the net's own is left out, so that they are one run.
-
-    Raises:
-        ValueError: if there is no such net or shortcut; for a net the nearest names are given.
-    """
-    model, _, shortcut = text.partition(":")
-    configs.make({"model": model})
-    allowed = [choice for choice in VARIANTS[model].shortcuts if choice]
-    if shortcut and shortcut not in allowed:
-        raise ValueError(
-            f"{model} has no such shortcut. Expected one of {', '.join(allowed) or 'none'}. Received: {text}."
-        )
-    return Net(model, "" if allowed and shortcut == allowed[0] else shortcut)
+PROTOCOLS = {"digits": PROTOCOL | {"batch_size": 64, "crop_padding": 1, "flip": False}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +76,43 @@ def plan(settings, net, seed, num_epochs, passing=None):
     Returns:
         `Run`, trained or not.
     Raises:
-        ValueError: if there is no such net or no such shortcut.
+        ValueError: if there is no such net or no such shortcut, or its warm-up does not fit.
     """
-    protocol = PROTOCOLS.get(settings.data.partition(":")[0], PROTOCOL)
-    chosen = protocol | {"model": net.model, "data": settings.data, "epochs": num_epochs, "seed": seed}
-    chosen |= {"shortcut": net.shortcut} if net.shortcut else {}
+    _check_warmup(net, num_epochs)
+    kind = settings.data.partition(":")[0]
+    chosen = PROTOCOLS.get(kind, PROTOCOL) | {"model": net.model, "data": settings.data, "epochs": num_epochs}
+    chosen |= {"seed": seed} | ({"shortcut": net.shortcut} if net.shortcut else {})
+    chosen |= {"image_size": net.image_size} if kind == "folder" else {}
     # Of what was chosen, not of all fields, so that a run is found again when the trainer has learnt more.
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
     folder = f"{net.model}{'-' + net.shortcut if net.shortcut else ''}-{num_epochs}epochs-seed{seed}-{digest}"
     workdir = os.path.join(settings.output_dir, "runs", folder)
     return Run(net, configs.make(chosen | (passing or {}) | {"workdir": workdir, "data_dir": settings.data_dir}))
+
+
+def _check_warmup(net, num_epochs):
+    """Raises ValueError where a deep net's warm-up would not end before the rate falls first, at half of the run."""
+    recipe = recipes.RECIPES[recipes.DEEP_RECIPES.get((PROTOCOL["recipe"], net.model), PROTOCOL["recipe"])]
+    fewest = math.ceil(2 * recipe.warmup_epochs)
+    if num_epochs < fewest:
+        raise ValueError(
+            f"The budget is too small for {net.title}, which warms up for {recipe.warmup_epochs:.2f} epochs before "
+            f"half of the run. Expected at least {fewest} epochs. Received: {num_epochs}. Pass a larger --budget, or "
+            "other --nets."
+        )
+
+
+def _check_images(run):
+    """Raises ValueError where photographs would be resized to another size than the net's."""
+    if run.config.data.partition(":")[0] != "tfds":
+        return
+    source = data.load_for_run(run.config)
+    if source.encoded and source.image_shape[0] != run.net.image_size:
+        raise ValueError(
+            f"The images of {source.name} are resized to {source.image_shape[0]} pixels. Expected "
+            f"{run.net.image_size} for {run.net.title}. Pass them as folder:PATH, which is resized to the net's size, "
+            "or other --nets."
+        )
 
 
 def train(run):
@@ -154,19 +127,23 @@ def forget():
     keras.backend.clear_session()
 
 
-def train_all(settings, name, nets, passing=None):
+def train_all(settings, nets, passing=None):
     """Trains every net from every seed, the shallow ones first: their results are of use while the others go on.
 
     Args:
         settings: `Settings`.
-        name: of the experiment.
         nets: list of `Net`.
         passing: as of `plan`.
     Returns:
         list of `Run`, by net, then by seed.
     """
-    num_epochs = lab_settings.epochs(settings, name, lambda: _seconds_an_epoch(settings, nets)) if nets else 0
+    if not nets:
+        return []
+    titles = [net.title for net in nets]
+    num_epochs = lab_settings.epochs(settings, titles, lambda: _seconds_an_epoch(settings, nets))
     runs = [plan(settings, net, seed, num_epochs, passing) for net in nets for seed in settings.seeds]
+    for run in {run.net.image_size: run for run in runs}.values():
+        _check_images(run)
     for run in sorted(runs, key=lambda run: (run.config.seed, run.net.depth)):
         print(f"\n{run.net.title}, seed {run.config.seed}: {run.config.workdir}", flush=True)
         train(run)

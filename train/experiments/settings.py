@@ -56,15 +56,15 @@ def check_budget(text):
     )
 
 
-def epochs(settings, name, seconds_an_epoch):
-    """Epochs that each net of an experiment is trained for.
+def epochs(settings, nets, seconds_an_epoch):
+    """Epochs that each of these nets is trained for.
 
     Minutes are turned into epochs once, from the speed that is measured then, and kept in the output folder, so that
-    the same command goes on with the same runs.
+    the same command goes on with the same runs, and experiments with the same nets share them.
 
     Args:
         settings: `Settings`.
-        name: of the experiment.
+        nets: list of their titles.
         seconds_an_epoch: function without arguments that measures how long one epoch of all its nets takes.
     Returns:
         Whole number.
@@ -75,8 +75,8 @@ def epochs(settings, name, seconds_an_epoch):
         return SMOKE_EPOCHS
     if not settings.budget.endswith("m"):
         return int(settings.budget)
-    path, key = os.path.join(settings.output_dir, BUDGETS), f"{name} {settings.data} {settings.budget}"
-    key += f" {','.join(settings.nets) or 'all nets'}, {len(settings.seeds)} seeds"
+    path = os.path.join(settings.output_dir, BUDGETS)
+    key = f"{settings.data} {settings.budget} {','.join(sorted(nets))}, {len(settings.seeds)} seeds"
     known = {}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:

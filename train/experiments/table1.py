@@ -8,14 +8,15 @@ import numpy as np
 import keras_resnet
 from keras_resnet.variants import VARIANTS
 from train.experiments import pages
+from train.experiments.nets import parse_net
 from train.experiments.pages import Fact
 from train.experiments.paper import CIFAR10_PARAMETERS, MULTIPLY_ADDS
-from train.experiments.runs import parse_net
 
 TITLE = "Architectures, parameters and multiply-adds"
 IMAGENET = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "PlainNet34")
 CIFAR = ("ResNet20", "ResNet32", "ResNet44", "ResNet56", "ResNet110", "ResNet1202")
 DRAWN = 5  # columns of the paper's table 1
+PAPERS_NAMES = {"stem": "conv1", "stage1": "conv2_x", "stage2": "conv3_x", "stage3": "conv4_x", "stage4": "conv5_x"}
 
 
 def measure(runs, settings):
@@ -63,7 +64,7 @@ def draw(rows):
     """The paper's table 1, as far as these nets are among the rows, else those there are."""
     shown = [row for row in rows if row["net"] in MULTIPLY_ADDS][:DRAWN] or rows[:DRAWN]
     stages = list(dict.fromkeys(key for row in shown for key in row if key.startswith(("stem", "stage"))))
-    cells = [[f"{stage}\n{shown[0].get(stage, '').partition(':')[0]}", *(_stacked(row.get(stage, "")) for row in shown)]
+    cells = [[f"{stage} ({PAPERS_NAMES[stage]})\n{shown[0].get(stage, '').partition(':')[0]}", *(_stacked(row.get(stage, "")) for row in shown)]
              for stage in stages]  # fmt: skip
     cells.append(["multiply-adds\nparameters", *(
         f"{row['multiply_adds'] / 1e9:.3g}e9 (paper: {MULTIPLY_ADDS.get(row['net'], '-')}e9)\n{row['parameters']:,}"
@@ -74,7 +75,14 @@ def draw(rows):
 
 def _stacked(stage):
     """The blocks of a stage over several lines, as a cell of the paper's table."""
-    return stage.partition(": ")[2].replace("; ", "\n").replace("[", "").replace("] x", "\nx")
+    return (
+        stage.partition(": ")[2]
+        .removesuffix(" x 1")
+        .replace("; ", "\n")
+        .replace("[", "")
+        .replace("]", "")
+        .replace(" x ", "\nx ")
+    )
 
 
 def tell(rows):

@@ -1,8 +1,10 @@
 """Error of the CIFAR nets over depth: He 2015, table 6."""
 
+import itertools
+
 import keras_resnet
-from train.experiments import pages
-from train.experiments.pages import Fact
+from train.experiments import pages, seeds
+from train.experiments.pages import CIFAR10, Fact
 from train.experiments.paper import CIFAR10_ERROR, CIFAR10_PARAMETERS
 
 TITLE = "Error over depth on CIFAR-10"
@@ -37,26 +39,34 @@ def measure(runs, settings):
 
 
 def draw(rows):
-    """The paper's table 6, with our error and the difference beside its own."""
+    """The paper's table 6, with our error beside its own."""
     cells = []
-    for net, own in pages.by_net(rows).items():
-        errors = [row["test_error"] for row in own]
-        fact = Fact(net, CIFAR10_ERROR.get(net, ""), pages.mean(errors))
-        size = f"{own[0]['parameters'] / 1e6:.2f}M"
-        cells.append([net, own[0]["layers"], size, pages.number(fact.paper), pages.spread(errors), fact.difference])
-    return pages.drawn_table(["", "layers", "parameters", "the paper's error (%)", "ours", "difference"], cells)
+    for net, own in seeds.by_net(rows).items():
+        size, errors = f"{own[0]['parameters'] / 1e6:.2f}M", seeds.of_seeds(own, "test_error")
+        cells.append([net, own[0]["layers"], size, pages.number(CIFAR10_ERROR.get(net, "")), pages.number(errors)])
+    return pages.drawn_table(["", "layers", "parameters", "the paper's error (%)\nCIFAR-10", "ours (%)"], cells)
 
 
 def tell(rows):
     """Facts and a paragraph; see `train.lab.Experiment`."""
-    facts, means = [], {}
-    for net, own in pages.by_net(rows).items():
-        means[net] = pages.mean([row["test_error"] for row in own])
-        facts.append(Fact(f"{net}, test error (%)", CIFAR10_ERROR.get(net, ""), means[net]))
+    facts, errors = [], {}
+    for net, own in seeds.by_net(sorted(rows, key=lambda row: row["layers"])).items():
+        errors[net] = seeds.of_seeds(own, "test_error")
+        facts.append(Fact(f"{net}, test error (%)", CIFAR10_ERROR.get(net, ""), errors[net], CIFAR10))
         millions = own[0]["parameters"] / 1e6
         facts.append(Fact(f"{net}, parameters (1e6)", CIFAR10_PARAMETERS.get(net, ""), millions))
-    best = min(means, key=means.get)
-    return facts, (
-        f"The lowest error has {best}. In the paper it falls with depth to ResNet-110 and is higher again for "
-        "ResNet-1202, which overfits. Parameters are the trainable ones."
-    )
+    return facts, " ".join([
+        *_reading(errors), seeds.doubt(rows),
+        "In the paper the error falls with depth to ResNet-110 and is higher again for ResNet-1202, which overfits. "
+        "Parameters are the trainable ones.",
+    ])  # fmt: skip
+
+
+def _reading(errors):
+    """What the errors, lists with one a seed, show from the shallowest to the deepest: list of sentences."""
+    sentences, nets = [f"The lowest error has {min(errors, key=lambda net: seeds.mean(errors[net]))}."], [*errors]
+    for shallow, deep in itertools.pairwise(nets):
+        sign = seeds.direction(seeds.minus(errors[deep], errors[shallow]))
+        relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
+        sentences.append(f"{deep} is {relation} {shallow}.")
+    return sentences

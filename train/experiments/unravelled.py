@@ -1,27 +1,24 @@
 """Is a ResNet many shallow nets, and why is its shortcut the identity? Veit et al. 2016; He et al. 2016, table 1."""
 
-import re
-
 import numpy as np
 from matplotlib import pyplot as plt
 
-from keras_resnet.blocks import BN_EPSILON
-from train import input_pipeline, predictor, scoring
-from train.experiments import pages
-from train.experiments.pages import Fact
-from train.experiments.paper import SHORTCUT_ERROR
+from train.experiments import lesions, pages, seeds
+from train.experiments.nets import NO_SHORTCUT
+from train.experiments.pages import CIFAR10, Fact
+from train.experiments.paper import CIFAR10_ERROR, SHORTCUT_ERROR
 
 TITLE = "Unravelled: dropped blocks, and shortcuts other than the identity"
-BATCH = 250
-IMAGES = 2000  # of the test split, on which nets with a dropped block are scored
-SHORTCUTS = {
-    "": "identity (option A)", "scaled": "constant scaling, 0.5 and 0.5", "gated": "exclusive gating",
-    "gated_shortcut": "shortcut-only gating", "C": "1x1 convolution (option C)", "dropout": "dropout 0.5",
+IDENTITY, GATES = "A", ("gated", "gated_shortcut")
+SHORTCUTS = {  # by `Net.option`
+    IDENTITY: "identity (option A)", "B": "1x1 convolution where dimensions change (option B)",
+    "scaled": "constant scaling, 0.5 and 0.5", "gated": "exclusive gating", "gated_shortcut": "shortcut-only gating",
+    "C": "1x1 convolution (option C)", "dropout": "dropout 0.5",
 }  # fmt: skip
 
 
 def measure(runs, settings):
-    """A row a run with its test error, and for nets with their own shortcut, or none, a row a dropped block.
+    """A row a run with its test error; for nets with their own shortcut, or none, those of `lesions.score`.
 
     Args:
         runs: list of `Run`, trained.
@@ -31,74 +28,34 @@ def measure(runs, settings):
     """
     rows = []
     for run in runs:
-        own = {"net": run.net.title, "layers": run.net.depth, "seed": run.config.seed, "shortcut": run.net.shortcut}
-        rows.append(own | {"kind": "whole", "block": 0, "name": "", "test_error": run.test_error()})
+        model = run.model()
+        own = {"net": run.net.title, "layers": run.net.depth, "seed": run.config.seed, "shortcut": run.net.option}
+        rows.append(own | {"kind": "whole", "block": 0, "name": "", "test_error": run.test_error(model)})
         if not run.net.shortcut:
-            rows += [own | row for row in lesions(run.model(), run.source(), run.net.is_plain)]
+            rows += [own | row for row in lesions.score(model, run.source(), run.net.is_plain)]
     return rows
-
-
-def lesions(model, source, is_plain):
-    """Errors without one block: its residual branch is silenced; a plain net's pair of layers passes its input on.
-
-    Args:
-        model: `keras.Model` of basic blocks, from pixels to logits; its weights are as before afterwards.
-        source: `train.data.Source` of its images.
-        is_plain: whether it has no shortcuts; blocks that change the dimensions then cannot be dropped.
-    Returns:
-        list of dicts: block from 1, name, test_error in per cent.
-    """
-    images, labels, _ = input_pipeline.arrays(source, "test", IMAGES)
-    names = [layer.name.removesuffix("_conv1") for layer in model.layers if re.fullmatch(r"stage.*_conv1", layer.name)]
-    change, rows, found = _pass_on if is_plain else _silence, [], predictor.from_keras(model)
-    for block, name in enumerate(names, start=1):
-        first = model.get_layer(f"{name}_conv1")
-        if is_plain and (first.strides != (1, 1) or first.kernel.shape[2] != first.kernel.shape[3]):
-            continue
-        layers = [model.get_layer(f"{name}_{part}") for part in ("conv1", "bn1", "conv2", "bn2")]
-        before = [layer.get_weights() for layer in layers]
-        change(*layers)
-        outputs = np.concatenate([found.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
-        error = 100 * (1 - scoring.score(outputs, labels).top1)
-        for layer, weights in zip(layers, before, strict=True):
-            layer.set_weights(weights)
-        rows.append({"kind": "dropped", "block": block, "name": name, "test_error": error})
-    return rows
-
-
-def _silence(conv1, bn1, conv2, bn2):
-    """The branch ends in zeros: the block is its shortcut."""
-    bn2.gamma.assign(np.zeros(bn2.gamma.shape))
-    bn2.beta.assign(np.zeros(bn2.beta.shape))
-
-
-def _pass_on(conv1, bn1, conv2, bn2):
-    """Both layers are the identity on what is not negative, as it is behind a ReLU."""
-    for conv, norm in ((conv1, bn1), (conv2, bn2)):
-        kernel = np.zeros(conv.kernel.shape)
-        kernel[1, 1] = np.eye(kernel.shape[2])
-        conv.kernel.assign(kernel)
-        ones = np.ones(norm.gamma.shape)
-        norm.set_weights([ones * np.sqrt(1 + BN_EPSILON), 0 * ones, 0 * ones, ones])
 
 
 def draw(rows):
-    """Left the error without one block, lines are of whole nets; right the error by shortcut."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(3, 2))
+    """Left the error without one block, dotted lines are of whole nets; right the error by shortcut."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained", width_ratios=(3, 2))
     first = min(row["seed"] for row in rows)
-    nets = pages.by_net([row for row in rows if row["seed"] == first and not row["shortcut"]])
+    nets = seeds.by_net([row for row in rows if row["seed"] == first and row["kind"] != "whole"])
     for place, (net, own) in enumerate(nets.items()):
-        colour, dropped = pages.COLOURS[place % len(pages.COLOURS)], [row for row in own if row["kind"] == "dropped"]
-        left.axhline(own[0]["test_error"], color=colour, linewidth=1, linestyle=":")
+        colour, (intact, *dropped) = pages.colour(place), own
+        # Each begins elsewhere, so that lines at one height are seen beside each other.
+        left.axhline(intact["test_error"], color=colour, linewidth=1.5, linestyle=(4 * place, (2, 10)))
         share = [(row["block"] - 0.5) / max(row["block"] for row in dropped) for row in dropped]
-        left.plot(share, [row["test_error"] for row in dropped], "o-", color=colour, label=net)
-    left.set(xlabel="place of the dropped block in the net (0: first, 1: last)", ylabel="error (%)", ylim=(0, 100))
+        label = f"{net} (whole: {intact['test_error']:.1f} %)"
+        left.plot(share, [row["test_error"] for row in dropped], "o-", color=colour, label=label)
+    left.set(xlabel="place of the dropped block in the net (0: first, 1: last)", ylabel="error (%)", ylim=(-3, 100))
     left.grid(alpha=0.3)
-    left.legend(title="one block dropped; dotted: none")
+    if nets:
+        left.legend(**pages.BELOW, ncols=3, title="one block dropped; dotted: none")
     found = _by_shortcut(rows)
     for place, errors in enumerate(found.values()):
-        right.barh(place, pages.mean(errors), color=pages.COLOURS[1], height=0.6)
-        right.text(pages.mean(errors), place, f" {pages.spread(errors)}", va="center", fontsize=9)
+        right.barh(place, seeds.mean(errors), color=pages.COLOURS[1], height=0.6)
+        right.text(seeds.mean(errors), place, f" {pages.spread(errors)}", va="center", fontsize=9)
     right.set_yticks(range(len(found)), [SHORTCUTS[shortcut] for shortcut in found])
     right.invert_yaxis()
     right.set(xlabel="test error (%)")
@@ -108,35 +65,82 @@ def draw(rows):
 
 def tell(rows):
     """Facts and a paragraph; see `train.lab.Experiment`."""
-    facts, found = [], _by_shortcut(rows)
-    for net, own in pages.by_net([row for row in rows if not row["shortcut"]]).items():
-        whole = pages.mean([row["test_error"] for row in own if row["kind"] == "whole"])
-        dropped = [row["test_error"] for row in own if row["kind"] == "dropped"]
-        paper = "chance (Veit et al., figure 3)" if net.startswith("plain") else "little changed (figure 3)"
-        facts.append(Fact(f"{net}: test error (%)", "", whole))
-        facts.append(Fact(f"{net}: without one block, median (%)", paper, float(np.median(dropped))))
-    identity = pages.mean(found.get("", [0.0]))
-    for shortcut, errors in found.items():
-        if not shortcut:
+    facts, sentences, rises = [], [], {True: [], False: []}
+    for net, own in seeds.by_net(rows).items():
+        if {row["kind"] for row in own} == {"whole"}:
             continue
-        paper = SHORTCUT_ERROR[shortcut]
-        paper = paper if isinstance(paper, str) else paper - SHORTCUT_ERROR[""]
+        errors, without, is_plain = _of_kind(own, "whole"), _of_kind(own, "dropped"), own[0]["shortcut"] == NO_SHORTCUT
+        rise = seeds.minus(without, _of_kind(own, "intact"))
+        paper = "chance (Veit et al., figure 3)" if is_plain else "little changed (figure 3)"
+        facts.append(Fact(f"{net}: test error (%)", CIFAR10_ERROR.get(net, ""), errors, CIFAR10))
+        facts.append(Fact(f"{net}: without one block, median (%)", paper, without))
+        rises[is_plain].append(seeds.mean(rise))
+        sentences.append(f"Without one block {net} makes {rises[is_plain][-1]:+.2f} points of errors in the median.")
+    found = _by_shortcut(rows)
+    against = {shortcut: seeds.minus(errors, found[IDENTITY]) for shortcut, errors in found.items()
+               if IDENTITY in found and shortcut != IDENTITY}  # fmt: skip
+    for shortcut, differences in against.items():
+        paper = SHORTCUT_ERROR.get(shortcut, "")
+        paper = paper if isinstance(paper, str) else paper - SHORTCUT_ERROR[IDENTITY]
         words = f"{SHORTCUTS[shortcut]} minus identity (points; the paper: ResNet-110)"
-        facts.append(Fact(words, paper, pages.mean(errors) - identity))
-    return facts, (
-        f"Blocks are dropped on {IMAGES:,} test images (all, where there are fewer). A residual net without one block "
-        "is one of the many shallower nets in it, and goes on working; a plain net has one path, and each layer is "
-        "needed. The paper's shortcuts are of ResNet-110, trained for 64,000 steps: what fails at 110 layers need not "
-        "fail at 20, and a gate that starts nearly closed needs steps to open."
+        facts.append(Fact(words, paper, differences, CIFAR10))
+    sentences += [*_veit(rises), *_readings(against), *([seeds.doubt(rows)] if against else [])]
+    return facts, " ".join(sentences)
+
+
+def _of_kind(rows, kind):
+    """Median error of the rows of a kind: list, one a seed."""
+    found = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        if row["kind"] == kind:
+            found.setdefault(row["seed"], []).append(row["test_error"])
+    return [float(np.median(errors)) for errors in found.values()]
+
+
+def _veit(rises):
+    """What the points that plain nets (True) and residual nets (False) lose with a block say of them."""
+    sentences = [f"Scored on {lesions.IMAGES:,} test images (all, where there are fewer), with and without the block."]
+    if rises[True] and rises[False]:
+        sentences.append(
+            "Every plain net loses more than every residual net, as Veit et al. see it: a residual net without one "
+            "block is one of the many shallower nets in it, a plain net has one path, and each layer is needed."
+            if max(rises[False]) < min(rises[True])
+            else "Not every plain net loses more than every residual net, unlike in Veit et al."
+        )
+    return sentences
+
+
+def _readings(against):
+    """What the differences to the identity, lists with one a seed, show."""
+    if not against:
+        return []
+    sentences, shown = [], {shortcut: seeds.direction(differences) for shortcut, differences in against.items()}
+    for sign, words in ((1, "Worse than the identity"), (0, "Level with it"), (-1, "Better than it")):
+        names = [SHORTCUTS[shortcut] for shortcut in shown if shown[shortcut] == sign]
+        sentences += [f"{words}: {', '.join(names)}."] if names else []
+    sentences.append(
+        "The paper's are of ResNet-110, trained for 64,000 steps: what fails at 110 layers need not fail at fewer."
     )
+    if {*GATES} & {*against}:
+        sentences.append("A gate starts nearly closed, as the paper's best, and needs steps to open.")
+    if "dropout" in against:
+        sentences.append(
+            "Dropout here is Keras's, which doubles what it keeps, so that the shortcut's expectation stays 1; the "
+            "paper's halves it."
+        )
+    return sentences
 
 
 def _by_shortcut(rows):
-    """Test errors of the residual nets of the depth at which shortcuts are compared, by shortcut."""
-    depths = {row["layers"] for row in rows if row["shortcut"]}
-    whole = [row for row in rows if row["kind"] == "whole" and row["layers"] in depths and row["net"][0] != "p"]
+    """Test errors, a list with one a seed, of the residual nets of the depth with most shortcuts, by shortcut."""
+    whole = [row for row in rows if row["kind"] == "whole" and row["shortcut"] in SHORTCUTS]
+    at_depth = {}
+    for row in whole:
+        at_depth.setdefault(row["layers"], set()).add(row["shortcut"])
+    layers = max(at_depth, key=lambda depth: (len(at_depth[depth]), -depth), default=None)
+    own = [row for row in whole if row["layers"] == layers]
     return {
-        shortcut: [row["test_error"] for row in whole if row["shortcut"] == shortcut]
+        shortcut: seeds.of_seeds([row for row in own if row["shortcut"] == shortcut], "test_error")
         for shortcut in SHORTCUTS
-        if any(row["shortcut"] == shortcut for row in whole)
+        if shortcut in at_depth.get(layers, ())
     }
