@@ -58,8 +58,8 @@ def _rows(which, model, source):
 def draw(rows):
     """Bars of the error, a group a net."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    nets, ways = _errors(rows), (ONE, TEN, SCALES)
-    for place, way in enumerate(ways):
+    nets = _errors(rows)
+    for place, way in enumerate(PAPER):
         errors = [seeds.mean(of_net[way]) for of_net in nets.values()]
         bars = axes.bar(np.arange(len(nets)) + 0.25 * (place - 1), errors, 0.23, color=pages.COLOURS[place], label=way)
         axes.bar_label(bars, fmt="%.1f", fontsize=9)

@@ -64,8 +64,10 @@ def draw(rows):
     """The paper's table 1, as far as these nets are among the rows, else those there are."""
     shown = [row for row in rows if row["net"] in MULTIPLY_ADDS][:DRAWN] or rows[:DRAWN]
     stages = list(dict.fromkeys(key for row in shown for key in row if key.startswith(("stem", "stage"))))
-    cells = [[f"{stage} ({PAPERS_NAMES[stage]})\n{shown[0].get(stage, '').partition(':')[0]}", *(_stacked(row.get(stage, "")) for row in shown)]
-             for stage in stages]  # fmt: skip
+    cells = []
+    for stage in stages:
+        size = shown[0].get(stage, "").partition(":")[0]
+        cells.append([f"{stage} ({PAPERS_NAMES[stage]})\n{size}", *(_stacked(row.get(stage, "")) for row in shown)])
     cells.append(["multiply-adds\nparameters", *(
         f"{row['multiply_adds'] / 1e9:.3g}e9 (paper: {MULTIPLY_ADDS.get(row['net'], '-')}e9)\n{row['parameters']:,}"
         for row in shown
@@ -75,14 +77,8 @@ def draw(rows):
 
 def _stacked(stage):
     """The blocks of a stage over several lines, as a cell of the paper's table."""
-    return (
-        stage.partition(": ")[2]
-        .removesuffix(" x 1")
-        .replace("; ", "\n")
-        .replace("[", "")
-        .replace("]", "")
-        .replace(" x ", "\nx ")
-    )
+    blocks, _, count = stage.partition("[")[2].partition("] x ")
+    return "\n".join([*blocks.split("; "), *([f"x {count}"] if count not in ("", "1") else [])])
 
 
 def tell(rows):
