@@ -1,16 +1,14 @@
 """A net as a picture: every layer a box, every shortcut an arc, as in figure 3 of He et al. 2015."""
 
-import dataclasses
-import re
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import keras
 
-from keras_resnet.blocks import channel_axis
 from keras_resnet.inspection import count_flops
+from keras_resnet.outline import CHANGED, DIMENSIONS, IDENTITY, boxes, shortcuts
 from keras_resnet.resnet import build
 
-BOX_WIDTH, BOX_HEIGHT, GAP = 168, 20, 18  # pixels; a gap holds the arrow between two boxes
+BOX_WIDTH, BOX_HEIGHT, GAP = 168, 20, 24  # pixels; a gap holds the arrow between two boxes
 ARC = 58  # how far a shortcut leans out, as the handle of a Bezier curve
 LEFT, RIGHT, TOP = 112, 60, 88  # beside and above a column of boxes
 FONT = 'font-family="Helvetica, Arial, sans-serif"'
@@ -20,31 +18,22 @@ COLOURS = (
     ("#cbdff3", "#4f83ba"),
 )  # fmt: skip
 PLAIN_BOX = ("#f0f0f0", "#8a8a8a")  # of pooling and of the classifier
-DOTS = "1 5"
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """One layer.
-
-    Attributes:
-        text: as the paper writes it: "3x3 conv, 64, /2".
-        stage: 0 for the stem, from 1 for the stages, None for pooling and the classifier.
-        block: name of its residual block, or None.
-        size: height of its output, or None where it has none.
-    """
-
-    text: str
-    stage: int | None
-    block: str | None
-    size: int | None
+LEGEND_LINE = 18  # pixels
+ENDS = 5  # pixels between the middle of a gap and the shortcuts that begin and end in it
+# Thickness and dashes of a line by its kind, and the words of the legend.
+LINES = {
+    "arrow": (1, "", ""),
+    IDENTITY: (1.5, "", "identity"),
+    CHANGED: (1.5, "7 4", "projection, gate, scale or dropout"),
+    DIMENSIONS: (2, "1 5", "dimensions change"),
+}
 
 
 def summary_picture(*nets):
     """Draws nets side by side, in the manner of He et al. 2015, figure 3.
 
     Boxes are the layers that have weights, and pooling; a stage has a colour. Shortcuts are solid where they are the
-    identity and dotted where the dimensions change.
+    identity, dotted where the dimensions change, and dashed where a layer stands in them otherwise.
 
     Args:
         *nets: names as in `list_models`, or models that this package built, or both.
@@ -59,7 +48,7 @@ def summary_picture(*nets):
     titles = [net.name if isinstance(net, keras.Model) else net for net in nets]
     columns = [boxes(model) for model in models]
     pairs, width = zip(titles, models, columns, strict=True), LEFT + BOX_WIDTH + RIGHT
-    height = TOP + max(map(len, columns)) * (BOX_HEIGHT + GAP) + 48
+    height = TOP + max(map(len, columns)) * (BOX_HEIGHT + GAP) + 24 + 3 * LEGEND_LINE
     parts = [_column(title, model, column, place * width) for place, (title, model, column) in enumerate(pairs)]
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * len(models)}" height="{height}" '
@@ -69,87 +58,16 @@ def summary_picture(*nets):
         '<path d="M0 0.8 L8 4 L0 7.2 Z" fill="#444"/></marker></defs>',
         '<rect width="100%" height="100%" fill="white"/>',
         *(line for part in parts for line in part),
-        *_legend(height),
+        *_legend(height, {kind for model in models for _, kind in shortcuts(model)}),
         "</svg>\n",
     ])  # fmt: skip
-
-
-def boxes(model):
-    """The layers of a net's main path, in order.
-
-    Args:
-        model: `keras.Model` of this package.
-    Returns:
-        list of `Box`.
-    Raises:
-        ValueError: if its layers are not named as this package names them.
-    """
-    found = [box for box in map(_box, model.layers) if box]
-    if not any(box.block for box in found):
-        raise ValueError(f"Expected a net of keras_resnet.list_models(). Received: model {model.name!r}.")
-    return found
-
-
-def _box(layer):
-    """`Box` of a layer of the main path, or None."""
-    place = re.match(r"(?:stem|stage(\d+)_(block\d+))_conv\d*$", layer.name)
-    if place:
-        block = f"stage{place[1]}_{place[2]}" if place[1] else None
-        return Box(_conv_text(layer), int(place[1] or 0), block, _size(layer))
-    gated = re.match(r"(stage(\d+)_block\d+)_se_conv1$", layer.name)
-    if gated:
-        return Box(f"squeeze and excite, {layer.filters}", int(gated[2]), gated[1], None)
-    if layer.name == "stem_pool":
-        return Box(f"{layer.pool_size[0]}x{layer.pool_size[0]} max pool, /{layer.strides[0]}", None, None, _size(layer))
-    if layer.name in ("avg_pool", "max_pool"):
-        return Box(layer.name.replace("_", " "), None, None, None)
-    if layer.name == "predictions":
-        return Box(f"fc {layer.units}", None, None, None)
-    return None
-
-
-def _conv_text(layer):
-    kernel = "x".join(map(str, layer.kernel_size))
-    strides = f", /{layer.strides[0]}" if layer.strides[0] > 1 else ""
-    groups = f", {layer.groups} groups" if layer.groups > 1 else ""
-    dilation = f", rate {layer.dilation_rate[0]}" if layer.dilation_rate[0] > 1 else ""
-    return f"{kernel} conv, {layer.filters}{groups}{strides}{dilation}"
-
-
-def _size(layer):
-    """Height of a layer's output, or None where it is not known."""
-    return layer.output.shape[1 if channel_axis() == -1 else 2]
-
-
-def shortcuts(model):
-    """The shortcuts of a net.
-
-    Args:
-        model: `keras.Model` of this package.
-    Returns:
-        list of (name of the block, whether the dimensions change), in order.
-    """
-    found = []
-    for layer in model.layers:
-        block = re.match(r"(stage\d+_block\d+)_(add|out)$", layer.name)
-        if block and isinstance(layer, keras.layers.Add):
-            first = model.get_layer(f"{block[1]}_conv1")
-            source = first.input.shape
-            strides = [getattr(other, "strides", (1,))[0] for other in model.layers if _is_main(other, block[1])]
-            changes = max(strides) > 1 or source[channel_axis()] != layer.output.shape[channel_axis()]
-            found.append((block[1], changes))
-    return found
-
-
-def _is_main(layer, block):
-    return re.match(rf"{block}_conv\d$", layer.name) is not None
 
 
 def _column(title, model, column, left):
     """Lines of SVG of one net: heading, boxes with arrows, output sizes, shortcuts."""
     middle = left + LEFT + BOX_WIDTH / 2
     lines = [_text(middle, 22, title, size=16, weight="bold"), _text(middle, 40, _costs(model), size=10)]
-    lines.append(f'<g class="net" data-name="{escape(title)}">')
+    lines.append(f'<g class="net" data-name={quoteattr(title)}>')
     size, sides = None, " x ".join("?" if side is None else str(side) for side in model.input_shape[1:])
     lines += [
         _text(middle, TOP - GAP - 3, f"image, {sides}", size=11),
@@ -178,11 +96,11 @@ def _arcs(model, column, middle):
     rows, lines = {}, []
     for row, box in enumerate(column):
         rows.setdefault(box.block, []).append(row)
-    for block, changes in shortcuts(model):
-        edge, top = middle + BOX_WIDTH / 2, _below(rows[block][0] - 1) + 3
-        bottom = _below(rows[block][-1]) - 3
+    for block, kind in shortcuts(model):
+        edge, top = middle + BOX_WIDTH / 2, _below(rows[block][0] - 1) + ENDS
+        bottom = _below(rows[block][-1]) - ENDS
         path = f"M{middle} {top} H{edge} C{edge + ARC} {top} {edge + ARC} {bottom} {edge} {bottom} H{middle + 1}"
-        lines.append(_line(path, "dimensions" if changes else "identity"))
+        lines.append(_line(path, kind))
     return lines
 
 
@@ -192,8 +110,8 @@ def _below(row):
 
 
 def _line(path, kind):
-    dots = f' stroke-dasharray="{DOTS}" stroke-linecap="round"' if kind == "dimensions" else ""
-    thickness = {"arrow": 1, "identity": 1.5, "dimensions": 2}[kind]
+    thickness, dashes, _ = LINES[kind]
+    dots = f' stroke-dasharray="{dashes}" stroke-linecap="round"' if dashes else ""
     stroke = f'fill="none" stroke="#444" stroke-width="{thickness}"{dots} marker-end="url(#tip)"'
     return f'<path class="{kind}" d="{path}" {stroke}/>'
 
@@ -213,9 +131,10 @@ def _costs(model):
     return f"{parameters / 1e6:.3g}M parameters, {count_flops(model) / 1e9:.3g}G multiply-adds"
 
 
-def _legend(height):
-    y = height - 18
-    return [
-        _line(f"M16 {y} H52", "identity"), _text(60, y + 4, "identity", size=11, anchor="start"),
-        _line(f"M122 {y} H158", "dimensions"), _text(166, y + 4, "dimensions change", size=11, anchor="start"),
-    ]  # fmt: skip
+def _legend(height, kinds):
+    """Lines of SVG: what the shortcuts' lines mean, one below the other, as far as these kinds are drawn."""
+    lines, shown = [], [kind for kind in LINES if kind in kinds]
+    for place, kind in enumerate(shown):
+        y = height - 18 - LEGEND_LINE * (len(shown) - 1 - place)
+        lines += [_line(f"M16 {y} H52", kind), _text(60, y + 4, LINES[kind][2], size=11, anchor="start")]
+    return lines

@@ -41,11 +41,11 @@ def measure(runs, settings):
 def draw(rows):
     """Two panels, plain nets left and residual nets right: training error dashed, validation error solid."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
-    depths, first = sorted({row["layers"] for row in rows}), min(row["seed"] for row in rows)
+    colours, first = pages.colours(rows), min(row["seed"] for row in rows)
     for axes, kind in zip(panels, ("plain", "residual"), strict=True):
         for (title, seed), curve in _curves(rows, kind).items():
             iterations = [row["iteration"] / 1000 for row in curve]
-            style = {"color": pages.colour(depths.index(curve[0]["layers"])), "linewidth": 1.5}
+            style = {"color": colours[title], "linewidth": 1.5}
             for name, line, words in (("training_error", "--", "training"), ("validation_error", "-", "held-out")):
                 label = f"{title}, {words}" if seed == first else None
                 axes.plot(iterations, [row[name] for row in curve], line, label=label, **style)

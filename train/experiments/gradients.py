@@ -40,6 +40,7 @@ def draw(rows):
                       label=f"{moment:,}" if moment else "start")  # fmt: skip
         axes.set(title=net, xlabel="3x3 layer", yscale="log")
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(**pages.BELOW, title="iteration", ncols=4)
     panels[0, 0].set(ylabel="norm of the kernel's gradient")
     return figure

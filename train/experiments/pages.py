@@ -66,6 +66,13 @@ def colour(place):
     return COLOURS[place % len(COLOURS)]
 
 
+def colours(rows):
+    """A colour for each net, the same for plain-20 and ResNet-20, another for ResNet-20 (C): dict by title."""
+    ordered = sorted(rows, key=lambda row: (row["layers"], row["net"].partition("-")[2]))
+    places = list(dict.fromkeys(row["net"].partition("-")[2] for row in ordered))
+    return {row["net"]: colour(places.index(row["net"].partition("-")[2])) for row in ordered}
+
+
 def write(folder, name, rows, draw, text):
     """Writes the three files, each whole or not at all; earlier ones are replaced.
 

@@ -64,10 +64,10 @@ def deviations(model, names, images):
 def draw(rows):
     """The paper's two panels: in the layers' order above, sorted below; plain nets dashed."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 7.5), layout="constrained")
-    depths, first = sorted({row["layers"] for row in rows}), min(row["seed"] for row in rows)
+    colours, first = pages.colours(rows), min(row["seed"] for row in rows)
     for (net, seed), own in _of_each_run(rows).items():
         values = [row["standard_deviation"] for row in own]
-        style = {"color": pages.colour(depths.index(own[0]["layers"])), "linewidth": 1.5}
+        style = {"color": colours[net], "linewidth": 1.5}
         style |= {"linestyle": "--" if own[0]["kind"] == "plain" else "-", "label": net if seed == first else None}
         top.plot(range(1, len(values) + 1), values, **style)
         bottom.plot(range(1, len(values) + 1), sorted(values, reverse=True), **style)
@@ -75,6 +75,7 @@ def draw(rows):
     for axes, words in ((top, "original"), (bottom, "sorted by magnitude")):
         axes.set(xlabel=f"layer index ({words})", ylabel="standard deviation")
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if max(values) > WIDE * np.median(values):
             axes.set_yscale("log")
         else:
