@@ -19,7 +19,7 @@ COLOURS = (
 )  # fmt: skip
 PLAIN_BOX = ("#f0f0f0", "#8a8a8a")  # of pooling and of the classifier
 LEGEND_LINE = 18  # pixels
-ENDS = 5  # pixels between the middle of a gap and the shortcuts that begin and end in it
+JOINS, LEAVES = 6, 14  # pixels below a box at which a shortcut ends, and the next one begins
 # Thickness and dashes of a line by its kind, and the words of the legend.
 LINES = {
     "arrow": (1, "", ""),
@@ -97,16 +97,16 @@ def _arcs(model, column, middle):
     for row, box in enumerate(column):
         rows.setdefault(box.block, []).append(row)
     for block, kind in shortcuts(model):
-        edge, top = middle + BOX_WIDTH / 2, _below(rows[block][0] - 1) + ENDS
-        bottom = _below(rows[block][-1]) - ENDS
+        edge, top = middle + BOX_WIDTH / 2, _below(rows[block][0] - 1) + LEAVES
+        bottom = _below(rows[block][-1]) + JOINS
         path = f"M{middle} {top} H{edge} C{edge + ARC} {top} {edge + ARC} {bottom} {edge} {bottom} H{middle + 1}"
         lines.append(_line(path, kind))
     return lines
 
 
 def _below(row):
-    """Middle of the gap below a row of boxes, in pixels."""
-    return TOP + (row + 1) * (BOX_HEIGHT + GAP) - GAP / 2
+    """Lower edge of a row of boxes, in pixels."""
+    return TOP + (row + 1) * (BOX_HEIGHT + GAP) - GAP
 
 
 def _line(path, kind):
