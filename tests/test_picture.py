@@ -1,5 +1,6 @@
 """summary_picture: every layer a box with the paper's words, every shortcut solid or dotted as it is."""
 
+import itertools
 import re
 import xml.etree.ElementTree
 
@@ -17,7 +18,7 @@ CONVOLUTIONS = {blocks.basic_block: 2, blocks.bottleneck_block: 3, blocks.preact
 
 
 def parsed(picture):
-    """Texts of the layers' boxes from top to bottom, and how many shortcuts are (solid, dotted)."""
+    """Texts of the layers' boxes from top to bottom, and how many shortcuts are (solid, dotted); none are dashed."""
     tree = xml.etree.ElementTree.fromstring(picture)
     (group,) = tree.iter(f"{SVG}g")
     inside = {float(box.get("y")): box for box in group.iter(f"{SVG}rect")}
@@ -27,6 +28,7 @@ def parsed(picture):
     assert {dots is not None for kind, dots in arcs if kind == "dimensions"} <= {True}
     assert {dots for kind, dots in arcs if kind != "dimensions"} == {None}
     kinds = [kind for kind, _ in arcs]
+    assert {*kinds} <= {"arrow", "identity", "dimensions"}
     return [text.text for text in words.values()], (kinds.count("identity"), kinds.count("dimensions"))
 
 
@@ -78,9 +80,48 @@ def test_blocks_that_differ_say_so():
     assert "multiply-adds" not in keras_resnet.summary_picture(dilated)
 
 
-def test_projections_everywhere_are_solid_where_the_dimensions_stay():
-    _, shortcuts = parsed(keras_resnet.summary_picture(keras_resnet.ResNet20(weights=None, shortcut="C")))
-    assert shortcuts == (7, 2)
+@pytest.mark.parametrize("shortcut", ["C", "scaled", "gated", "gated_shortcut", "dropout"])
+def test_a_shortcut_with_a_layer_in_it_is_dashed_where_the_dimensions_stay(shortcut):
+    picture = keras_resnet.summary_picture(keras_resnet.ResNet20(weights=None, shortcut=shortcut))
+    tree = xml.etree.ElementTree.fromstring(picture)
+    (group,) = tree.iter(f"{SVG}g")
+    arcs = [(path.get("class"), path.get("stroke-dasharray")) for path in group.iter(f"{SVG}path")]
+    assert [arc for arc in arcs if arc[0] != "arrow"] == [
+        ("dimensions", "1 5") if place in (3, 6) else ("changed", "7 4") for place in range(9)
+    ]
+    assert "projection, gate, scale or dropout" in picture
+    assert ">identity<" not in picture  # nothing in the legend that is not in the picture
+
+
+def test_the_legend_says_what_is_drawn():
+    picture = keras_resnet.summary_picture("ResNet20")
+    assert ">identity<" in picture
+    assert ">dimensions change<" in picture
+    assert "projection" not in picture
+    assert "dimensions" not in keras_resnet.summary_picture("PlainNet20")
+
+
+def test_the_ends_of_shortcuts_stand_apart_from_each_other_and_from_the_boxes():
+    tree = xml.etree.ElementTree.fromstring(keras_resnet.summary_picture("ResNet20"))
+    edges = sorted(
+        float(box.get("y")) + side for box in tree.iter(f"{SVG}rect") if box.get("class") for side in (0, 20)
+    )
+    paths = [path.get("d") for path in tree.iter(f"{SVG}path") if path.get("class") in ("identity", "dimensions")]
+    ends = []
+    for path in (path for path in paths if "C" in path):
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+        ends += [numbers[1], numbers[-2]]
+    assert len(ends) == 18
+    for end in ends:
+        assert min(abs(end - edge) for edge in edges) >= 6
+    assert min(later - earlier for earlier, later in itertools.pairwise(sorted(ends))) >= 8
+
+
+def test_a_name_with_quotes_is_written_as_one():
+    model = keras_resnet.ResNet20(weights=None)
+    model = keras.Model(model.inputs, model.outputs, name='a_"net"_<1>')
+    (group,) = xml.etree.ElementTree.fromstring(keras_resnet.summary_picture(model)).iter(f"{SVG}g")
+    assert group.get("data-name") == 'a_"net"_<1>'
 
 
 def test_several_nets_stand_side_by_side():
