@@ -38,20 +38,22 @@ def test_degradation_says_whether_it_is_seen():
 
     facts, text = told((9.0, 12.0, 0, 51.0), (14.0, 16.0), (8.0, 11.0), (6.0, 10.0, 0, 53.0))
     assert (
-        "plain-56 ends above plain-20 in training error (+5.00 points, -1.00 at half of the run): the degradation of "
-        "the paper." in text
+        "plain-56 ends above plain-20 in training error (+5.00 points, -1.00 at half of the run, so that the gap is no "
+        "narrower since the rate fell): the degradation of the paper." in text
     )
-    assert "ResNet-56 ends below ResNet-20 in training error (-2.00 points, +3.00 at half of the run): as in" in text
+    assert "ResNet-56 ends below ResNet-20 in training error (-2.00 points, +3.00 at half of the run, so" in text
+    assert "the gap is narrower since the rate fell): as in the paper." in text
     assert Fact("ResNet-56, test error (%)", 6.97, [10.0], "tfds:cifar10") in facts
     assert Fact("ResNet-56, training error (%)", "", [6.0]) in facts
     assert "18 steps of the paper's 64,000" in text
     _, text = told((9.0, 12.0), (7.0, 16.0), (8.0, 11.0), (8.5, 10.0))
-    assert "plain-56 ends below plain-20 in training error (-2.00 points, +0.00 at half of the run): unlike in" in text
+    assert "plain-56 ends below plain-20 in training error (-2.00 points, +0.00 at half of the run, so" in text
     assert "ResNet-56 ends level with ResNet-20 in training error (+0.50 points" in text
     assert "no degradation, though not yet the paper's gain." in text
     _, text = told((9.0, 12.0), (9.0, 16.0), (8.0, 11.0), (18.5, 10.0))
     assert "plain-56 ends level with plain-20" in text
-    assert "ResNet-56 ends above ResNet-20 in training error (+10.50 points, +0.00 at half of the run): unlike" in text
+    assert "ResNet-56 ends above ResNet-20 in training error (+10.50 points, +0.00 at half of" in text
+    assert text.count("since the rate fell): unlike in the paper") == 2
     long = [row | {"iteration": 64_000} for row in curve("plain-20", 9.0, 12.0) + curve("plain-56", 14.0, 16.0)]
     assert "steps of the paper's" not in degradation.tell(long)[1]
 
@@ -250,7 +252,8 @@ def test_table6_and_depth_say_what_depth_does():
     assert "(the paper: 7.17 %)" in text
     assert Fact("ResNet-44, step peak (MB)", "", 2) in facts
     unknown = [option("B", 9.0, "ResNet-20 (B)")]  # of which the paper has no error
-    pages.plt.close(depth.draw(unknown))
+    assert [*lines(depth.draw(unknown))] == ["ours, test", "ours, training"]
+    assert len(lines(depth.draw(made_up))) == 3
 
 
 @pytest.mark.unit

@@ -107,7 +107,11 @@ def _reading(shallow, deep, gaps):
         (False, 1): "unlike in the paper, where the deeper residual net is the better one",
     }[is_plain, shown]
     half = shallow[-1]["epoch"] // 2
-    earlier = f", {seeds.mean(_gaps(shallow, deep, half)):+.2f} at half of the run" if half else ""
+    earlier = ""
+    if half:
+        before = seeds.mean(_gaps(shallow, deep, half))
+        course = "narrower" if abs(seeds.mean(gaps)) < abs(before) else "no narrower"
+        earlier = f", {before:+.2f} at half of the run, so that the gap is {course} since the rate fell"
     return (
         f"{deep[0]['net']} ends {relation} {shallow[0]['net']} in training error ({seeds.mean(gaps):+.2f} "
         f"points{earlier}): {verdict}."
@@ -119,7 +123,10 @@ def _unfinished(rows):
     steps = max(row["iteration"] for row in rows)
     if steps >= STEPS:
         return []
-    return [f"These are {steps:,} steps of the paper's {STEPS:,}: how the nets end after all of them is not shown."]
+    return [
+        f"These are {steps:,} steps of the paper's {STEPS:,}, under one schedule for all nets: how they end after all of "
+        "them is not shown, and a net that is slower cannot be told from one that is worse in the end."
+    ]
 
 
 def _curves(rows, kind):

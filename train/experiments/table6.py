@@ -44,7 +44,7 @@ def draw(rows):
     for net, own in seeds.by_net(rows).items():
         size, errors = f"{own[0]['parameters'] / 1e6:.2f}M", seeds.of_seeds(own, "test_error")
         cells.append([net, own[0]["layers"], size, pages.number(CIFAR10_ERROR.get(net, "")), pages.number(errors)])
-    return pages.drawn_table(["", "layers", "parameters", "the paper's error (%)\nCIFAR-10", "ours (%)"], cells)
+    return pages.drawn_table(["", "layers", "parameters", "paper, CIFAR-10 (%)", "ours (%)"], cells)
 
 
 def tell(rows):
