@@ -312,8 +312,8 @@ def test_crops_of_real_photographs_with_trained_weights(shared_data, trained, tm
         ("ResNet-18", views) for views in ("1 crop", "10 crops", "scales")
     ]
     assert {row["num_images"] for row in found} == {str(len(photographs))} == {"20"}
-    assert [float(row["top1_error"]) for row in found] == pytest.approx(TOP1, abs=0.01)
-    assert [float(row["loss"]) for row in found] == pytest.approx(LOSS, abs=2e-3)
+    assert [float(row["top1_error"]) for row in found] == pytest.approx([15, 20, 20], abs=0.01)
+    assert [float(row["loss"]) for row in found] == pytest.approx([0.8847, 1.0219, 1.4547], abs=2e-3)
     assert found[2]["scales"] == "224 256 384 480 640"
     assert not (tmp_path / "runs").exists()
 
