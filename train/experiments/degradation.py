@@ -124,8 +124,8 @@ def _unfinished(rows):
     if steps >= STEPS:
         return []
     return [
-        f"These are {steps:,} steps of the paper's {STEPS:,}, under one schedule for all nets: how they end after all of "
-        "them is not shown, and a net that is slower cannot be told from one that is worse in the end."
+        f"These are {steps:,} steps of the paper's {STEPS:,}, under one schedule for all nets: how they end after "
+        "all of them is not shown, and a net that is slower cannot be told from one that is worse in the end."
     ]
 
 

@@ -103,7 +103,7 @@ def tell(rows):
     for one, other in pairs:
         ratios = [a / b for a, b in zip(means[one], means[other], strict=True)]
         facts.append(Fact(f"{one} over {other}", "below 1", ratios))
-        sentences.append(f"{one} lies {_relation(ratios)} {other} in the mean.")
+        sentences.append(_relation(one, other, ratios))
     doubt = [] if len({row["seed"] for row in rows}) > 1 else [ONE_SEED]
     return facts, " ".join([*sentences, *doubt, ABOUT])
 
@@ -118,11 +118,13 @@ ABOUT = (
 ONE_SEED = "Of one seed: another may order nets otherwise that are near each other."
 
 
-def _relation(ratios):
-    """Where a net lies to another by the ratios of their means, one a seed."""
+def _relation(one, other, ratios):
+    """Where a net lies to another by the ratios of their means, one a seed: a sentence."""
     if max(ratios) < 1:
-        return "as in the paper below"
-    return "unlike in the paper not below" if min(ratios) >= 1 else "in some of the seeds alone below"
+        return f"{one} lies below {other} in the mean, as in the paper."
+    if min(ratios) >= 1:
+        return f"{one} does not lie below {other} in the mean, unlike in the paper."
+    return f"{one} lies below {other} in the mean of some of the seeds alone."
 
 
 def _families(nets):
