@@ -140,13 +140,15 @@ def restore(config, variables):
 
 
 def load(path, variables):
-    """Sets the variables to what one checkpoint holds; if it is damaged, an error rises and nothing is set.
+    """Sets the variables to what one checkpoint holds.
 
     Args:
         path: of the checkpoint.
         variables: Keras variables, in the order they were saved in.
     Returns:
         Fields of `train.loop.Progress`.
+    Raises:
+        Exception: if it is damaged or of another net, whatever NumPy trips over; nothing is set then.
     """
     arrays, progress = _read(path, variables)
     for variable, array in zip(variables, arrays, strict=True):

@@ -12,6 +12,16 @@ def load(path, image_size, preprocessing, class_index):
     """PATH/train/CLASS/*.jpg and the same for validation and test; a class is a folder's name.
 
     With a class index all its classes are there, in its order, and folders are named by wnid.
+
+    Args:
+        path: of the folder.
+        image_size: side in pixels to resize and crop to; 0: `preprocessing`'s.
+        preprocessing: `keras_resnet.preprocessing.Preprocessing`.
+        class_index: file with ImageNet's classes; "": the folders' names are the classes.
+    Returns:
+        `Source`.
+    Raises:
+        ValueError: if there are no splits or no images in it, or a folder is no class of the index.
     """
     splits = {split: os.path.join(path, split) for split in sources.SPLITS}
     splits = {split: folder for split, folder in splits.items() if os.path.isdir(folder)}

@@ -12,7 +12,19 @@ ARRAY_BYTES = 2**30  # images of one size up to this much are decoded once and s
 
 
 def load(name, image_size, preprocessing, data_dir, download):
-    """A prepared TensorFlow Datasets data set with images and labels."""
+    """A prepared TensorFlow Datasets data set with images and labels.
+
+    Args:
+        name: as TFDS has it, "cifar10".
+        image_size: side in pixels to resize and crop to; 0: the data's own, or `preprocessing`'s if that varies.
+        preprocessing: `keras_resnet.preprocessing.Preprocessing`.
+        data_dir: folder of prepared data sets; "": TFDS's own.
+        download: whether TFDS may fetch it.
+    Returns:
+        `Source`.
+    Raises:
+        ValueError: if there is no such data set, it is not prepared, or has no images and labels in TFRecord files.
+    """
     import tensorflow_datasets as tfds  # seconds of import that only this source needs
 
     try:

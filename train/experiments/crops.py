@@ -72,12 +72,10 @@ def draw(rows):
 
 def _errors(rows):
     """Top-1 errors, lists with one a seed, by net and way of testing."""
-    return {
-        net: {
-            way: seeds.of_seeds([row for row in own if row["views"] == way], "top1_error") for way in (ONE, TEN, SCALES)
-        }
-        for net, own in seeds.by_net(rows).items()
-    }
+    found = {}
+    for net, own in seeds.by_net(rows).items():
+        found[net] = {way: seeds.of_seeds([row for row in own if row["views"] == way], "top1_error") for way in PAPER}
+    return found
 
 
 def tell(rows):
