@@ -239,6 +239,17 @@ def test_options_are_those_of_the_nets(monkeypatch):
 
 
 @pytest.mark.unit
+def test_table6_has_the_errors_of_the_last_epoch():
+    net = nets.Net("ResNet8")
+    run = types.SimpleNamespace(net=net, config=types.SimpleNamespace(seed=4, epochs=2), test_error=lambda model: 7.0)
+    run.model = lambda: net.build((8, 8, 1))
+    run.history = lambda: [{"accuracy": 0.5, "val_accuracy": 0.25}, {"accuracy": 0.75, "val_accuracy": 0.625}]
+    (row,) = table6.measure([run], None)
+    assert (row["training_error"], row["validation_error"], row["test_error"]) == (25.0, 37.5, 7.0)
+    assert (row["net"], row["seed"], row["epochs"]) == ("ResNet-8", 4, 2)
+
+
+@pytest.mark.unit
 def test_table6_and_depth_say_what_depth_does():
     made_up = [option("A", error, net) | {"layers": layers} for net, layers, error in (
         ("ResNet-20", 20, 9.0), ("ResNet-56", 56, 7.0), ("ResNet-110", 110, 7.5))]  # fmt: skip
