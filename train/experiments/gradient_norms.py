@@ -1,5 +1,6 @@
 """Norms of the gradient by layer of a run, at its start and at its checkpoints."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,6 +20,7 @@ def of_run(run):
         list of dicts.
     """
     forget()
+    keras.utils.set_random_seed(run.config.seed)  # the weights at the start are the run's own
     source, strategy = run.source(), strategies.make(run.config)
     state = loop.build_state(strategy, source, run.config)
     batch = next(iter(input_pipeline.training_batches(source, run.config, epoch=0)))

@@ -44,14 +44,14 @@ def draw(rows):
     for place, (net, own) in enumerate(nets.items()):
         colour, (intact, *dropped) = pages.colour(place), own
         # Each begins elsewhere, so that lines at one height are seen beside each other.
-        left.axhline(intact["test_error"], color=colour, linewidth=1.5, linestyle=(4 * place, (2, 10)))
+        left.axhline(intact["test_error"], color=colour, linewidth=1.5, linestyle=(2 * place, (2, 4)))
         share = [(row["block"] - 0.5) / max(row["block"] for row in dropped) for row in dropped]
         label = f"{net} (whole: {intact['test_error']:.1f} %)"
         left.plot(share, [row["test_error"] for row in dropped], "o-", color=colour, label=label)
     left.set(xlabel="place of the dropped block in the net (0: first, 1: last)", ylabel="error (%)", ylim=(-3, 100))
     left.grid(alpha=0.3)
     if nets:
-        left.legend(**pages.BELOW, ncols=3, title="one block dropped; dotted: none")
+        left.legend(**pages.BELOW, ncols=2, title="one block dropped; dotted: none")
     found = _by_shortcut(rows)
     for place, errors in enumerate(found.values()):
         right.barh(place, seeds.mean(errors), color=pages.COLOURS[1], height=0.6)
