@@ -335,7 +335,6 @@ def make_settings(folder, **changes):
 @pytest.mark.parametrize(("arguments", "text"), [
     (["degredation"], "Error: There is no such experiment. Expected names of experiments: table1, table6, degradation"),
     (["table1", "--budget=smoky"], "Received: --budget=smoky. Nearest: smoke."),
-    (["responses", "--nets=ResNet20,ResNet50"], "Error: responses looks into blocks of two 3x3 layers. "),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(arguments, text, tmp_path):
     done = run("train/lab.py", *arguments, f"--output_dir={tmp_path}/out", code=2)
