@@ -58,8 +58,8 @@ def made(name, settings, trained):
     machine = ", ".join([_processor(), f"{os.cpu_count()} cores", *names])
     return (
         f"Made by `{command(name, settings, trained)}` on {datetime.date.today()} with TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__} and Python {platform.python_version()} on {machine}; nets that were in "
-        "`--output_dir` already were not trained again."
+        f"Keras {keras.__version__} and Python {platform.python_version()} on {machine}"
+        + ("; nets that were in `--output_dir` already were not trained again." if trained else ".")
     )
 
 
