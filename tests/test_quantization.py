@@ -277,6 +277,38 @@ def test_noise_names_the_layer_that_was_hurt(digits_graph):
     assert hurt["stage2_block1_relu1"] < 10 < min(fine.values())
 
 
+@pytest.mark.unit
+def test_noise_is_measured_on_two_images_or_one_whatever_the_batch(digits_graph, digits_run, monkeypatch):
+    """The activations of a large batch, or of large images, would not fit into memory."""
+    net, ranges, images, _ = digits_graph
+    batches = walk.from_keras(predictor.load_keras(str(digits_run / "model.keras")), 32)
+    found = []
+    for one in (net, batches):
+        signals = verify.signal(one, images)
+        assert len(signals) == 2
+        assert {array.shape[0] for seen in signals for array in seen.values()} == {1}
+        found.append(verify.noise(signals, quantization.quantize(one, FORMATS["int8"].scheme, ranges), images))
+    assert found[0] == found[1]
+    size = sum(array.nbytes for array in signals[0].values())
+    for budget, number in ((2 * size, 2), (2 * size - 1, 1), (1, 1)):
+        monkeypatch.setattr(verify, "NOISE_BYTES", budget)
+        signals = verify.signal(net, images)
+        assert len(signals) == number
+    assert verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images) != found[0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["float32", "float16", "int8_cpu"])
+def test_a_net_for_other_batches_gives_the_same_scores(name):
+    model = golden.build("ResNet50D")  # whose int8_cpu file reads the columns in pairs: a shape that is a constant
+    images = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("uint8")
+    net = walk.from_keras(model, 4)
+    four = quantization.quantize(net, FORMATS[name].scheme, calibration.observe(net, images))
+    scores = [predictor.from_tflite(flatbuffer.to_bytes(one)).predict(images) for one in (four, four.for_batch(1))]
+    assert four.image.shape[0] == four.operators[0].output.shape[0] == 4  # stays as it is
+    assert np.array_equal(*scores)
+
+
 DOCTOR = {
     "range": (lambda images, labels: ((images / 255).astype("uint8"), labels), "floats from 0 to 1"),
     "few": (lambda images, labels: (images[:9], labels[:9]), "only 9 images"),
