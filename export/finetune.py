@@ -91,6 +91,13 @@ def prepared(kind, staged, settings, images):
         return dataclasses.replace(
             staged, failure=f"{kind} nets are made of the layers of this package's nets alone. {staged.obstacle}"
         )
+    if staged.graph.ranges:
+        return dataclasses.replace(
+            staged,
+            failure=f"{kind} nets are made of a net in float. Expected one that was trained without --qat. Received: "
+            f"{staged.model.name}, whose layers round as its int8 file. Export the run that --qat began with, or int8 "
+            "of this one.",
+        )
     start, images = time.perf_counter(), images[:CHECKED_IMAGES]
     row = PREPARATIONS[kind]
     facts = {
@@ -145,7 +152,10 @@ def _with_fewer_channels(facts, staged, settings, images):
     student, history = distillation.fine_tune(channels.without(teacher, kept), teacher, source, config)
     weights = {f"{layer.name}/{weight.name}": weight for layer in student.layers for weight in layer.weights}
     model = _with_weights(channels.without(staged.model, kept), weights)
-    return model, {"parameters": model.count_params(), "history": history}, None
+    filters = {one.maker.name: one.maker.filters for one in channels.find(teacher)}
+    left = {name: len(kept[name]) if name in kept else number for name, number in filters.items()}
+    learned = {"inner_channels": f"{sum(left.values())} of {sum(filters.values())}"}  # eights make it another share
+    return model, learned | {"parameters": model.count_params(), "history": history}, None
 
 
 def _with_weights(model, weights):

@@ -187,7 +187,7 @@ def noise(signals, changed, images):
     """
     power, error = {}, {}
     for before, after in zip(signals, calibration.activations(changed, images[: len(signals)]), strict=True):
-        for name in before.keys() & after.keys():
+        for name in (name for name in before if name in after):
             power[name] = power.get(name, 0.0) + float(np.sum(np.square(before[name], dtype="float64")))
             difference = np.subtract(before[name], after[name], dtype="float64")
             error[name] = error.get(name, 0.0) + float(np.sum(np.square(difference)))

@@ -389,6 +389,7 @@ def test_what_all_formats_need_is_computed_once(digits_run, tmp_path, monkeypatc
     kernels = [pipeline._rounded(other, dtype) for dtype in ("int8", "int4", "int8")]  # 4 bits have their own
     assert kernels[0] is kernels[2]
     assert [max(np.abs(array).max() for array in found.values()) for found in kernels[:2]] == [127, 7]
+    assert dataclasses.replace(other, failure="none").shared == {}  # a fine-tuned net is another net
     kept = weakref.ref(next(iter(other.shared["signal", examination][0].values())))
     assert kept() is not None
     del other
