@@ -39,17 +39,17 @@ def observe(graph, images):
 
     Args:
         graph: `Graph` in float32.
-        images: uint8 (n, h, w, c), at least a batch; a rest smaller than the graph's batch is left out.
+        images: uint8 (n, h, w, c), at least one.
     Returns:
         dict from the activation's name to its `Range`.
     """
     lows, highs, means, samples = [], [], [], []
-    rng, num_batches = np.random.default_rng(0), len(images) // graph.image.shape[0]
+    rng = np.random.default_rng(0)
     for arrays in activations(graph, images):
         lows.append([array.min() for array in arrays.values()])
         highs.append([array.max() for array in arrays.values()])
         means.append([array.mean((*range(array.ndim - 1),)) for array in arrays.values()])
-        samples.append([rng.choice(array.reshape(-1), SAMPLES // num_batches) for array in arrays.values()])
+        samples.append([rng.choice(array.reshape(-1), SAMPLES // len(images)) for array in arrays.values()])
         names = [*arrays]
     found = {}
     for number, name in enumerate(names):
@@ -87,22 +87,23 @@ def clipped(low, high, samples):
 
 
 def activations(graph, images):
-    """Runs a graph and yields, a batch at a time, a dict from the name of each activation to its values.
+    """Runs a graph image by image and yields for each a dict from the name of each activation to its values.
 
-    The arrays are the interpreter's memory: the dict is emptied when the next one is asked for.
+    The arrays are the interpreter's memory, which here holds all of them at once: whatever batch the graph is for, one
+    image is run at a time. The dict is emptied when the next one is asked for.
 
     Args:
         graph: `Graph`; integer activations are given as the numbers that they stand for, float32.
         images: uint8 (n, h, w, c).
     """
+    graph = graph.for_batch(1)
     observed = list(dict.fromkeys(graph.activations()))
     interpreter = predictor.open_interpreter(flatbuffer.to_bytes(graph, observed))
     (image,) = interpreter.get_input_details()
     # The first output is the scores.
     outputs = [interpreter.tensor(details["index"]) for details in interpreter.get_output_details()[1:]]
-    batch_size = graph.image.shape[0]
-    for start in range(0, len(images) - batch_size + 1, batch_size):
-        interpreter.set_tensor(image["index"], images[start : start + batch_size].astype(image["dtype"]))
+    for one in images:
+        interpreter.set_tensor(image["index"], one[None].astype(image["dtype"]))
         interpreter.invoke()
         arrays = {
             tensor.name: output() if tensor.scale is None else _values(tensor, output())

@@ -11,6 +11,9 @@ import numpy as np
 from export.graph import Operator, constant
 
 DEPTH = 8  # input channels that XNNPACK's 8-bit kernels take at a time; fewer are filled up
+# Weights of a shortcut A made a convolution, at most: all of ResNet-18's and 34's, which gain nothing by it but run on
+# an Edge TPU. ResNet-50 took 1.06 of the time and 11 MB more with its larger ones (BUILD_NOTES.md, "Speed").
+MOST_ONES = 512 * 256
 
 
 def exchanged(graph, is_for_cpu):
@@ -26,7 +29,8 @@ def exchanged(graph, is_for_cpu):
         if operator.kind == "PAD":
             before = [one for one in graph.operators if one.output is operator.activation]
             beside, after = (_users(graph, one) for one in (operator.activation, operator.output))
-            if before and len(beside) == 1 and _is_subsampling(before[0]) and _pads_channels(operator):
+            is_alone = before and len(beside) == 1 and _is_subsampling(before[0])
+            if is_alone and _pads_channels(operator) and _is_small(operator):
                 _to_convolution(graph, before[0], operator)
             elif is_for_cpu and len(after) == 1 and _reads_thin_columns(after[0], operator):
                 _to_pairs_of_columns(graph, operator, after[0])
@@ -45,6 +49,10 @@ def _is_subsampling(operator):
 
 def _pads_channels(pad):
     return not np.any(pad.inputs[1].data[:3])
+
+
+def _is_small(pad):
+    return pad.activation.shape[3] * pad.output.shape[3] <= MOST_ONES
 
 
 def _to_convolution(graph, pooling, pad):

@@ -5,7 +5,6 @@ the twin's request and what comes back.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import time
@@ -92,7 +91,14 @@ def prepared(kind, staged, settings, images):
         return dataclasses.replace(
             staged, failure=f"{kind} nets are made of the layers of this package's nets alone. {staged.obstacle}"
         )
-    start, images = time.perf_counter(), images[: max(CHECKED_IMAGES, staged.graph.image.shape[0])]
+    if staged.graph.ranges:
+        return dataclasses.replace(
+            staged,
+            failure=f"{kind} nets are made of a net in float. Expected one that was trained without --qat. Received: "
+            f"{staged.model.name}, whose layers round as its int8 file. Export the run that --qat began with, or int8 "
+            "of this one.",
+        )
+    start, images = time.perf_counter(), images[:CHECKED_IMAGES]
     row = PREPARATIONS[kind]
     facts = {
         "preparation": kind,
@@ -104,7 +110,10 @@ def prepared(kind, staged, settings, images):
     make = _with_fewer_channels if kind == "channel_pruned" else _by_twin
     try:
         model, learned, scores = make(facts, staged, settings, images)
-        facts |= learned | {"seconds": time.perf_counter() - start, "before": _before(staged)}
+        facts |= learned | {
+            "seconds": time.perf_counter() - start,
+            "before": staged.once("before", lambda: _before(staged)),
+        }
         return _staged_anew(kind, staged, model, scores, images, facts)
     except (RuntimeError, ValueError) as error:
         return dataclasses.replace(staged, failure=str(error))
@@ -143,7 +152,10 @@ def _with_fewer_channels(facts, staged, settings, images):
     student, history = distillation.fine_tune(channels.without(teacher, kept), teacher, source, config)
     weights = {f"{layer.name}/{weight.name}": weight for layer in student.layers for weight in layer.weights}
     model = _with_weights(channels.without(staged.model, kept), weights)
-    return model, {"parameters": model.count_params(), "history": history}, None
+    filters = {one.maker.name: one.maker.filters for one in channels.find(teacher)}
+    left = {name: len(kept[name]) if name in kept else number for name, number in filters.items()}
+    learned = {"inner_channels": f"{sum(left.values())} of {sum(filters.values())}"}  # eights make it another share
+    return model, learned | {"parameters": model.count_params(), "history": history}, None
 
 
 def _with_weights(model, weights):
@@ -155,7 +167,6 @@ def _with_weights(model, weights):
     return copy
 
 
-@functools.lru_cache(maxsize=1)  # once for all preparations of a net
 def _before(staged):
     """Size and latency of the net's own files of the kinds that fine-tuned ones are of."""
     found = {"parameters": staged.model.count_params()}
@@ -197,7 +208,7 @@ def _steps_apart(graph, ranges, images, scores):
     quantized = quantization.quantize(graph, FORMATS["int8_qat"].scheme, ranges)
     logits = next(one for one in reversed(quantized.operators) if one.kind not in quantization.FIXED_RANGE).output
     found = np.concatenate([arrays[logits.name].copy() for arrays in calibration.activations(quantized, images)])
-    return float(np.abs(found - scores[: len(found)]).max() / logits.scale)
+    return float(np.abs(found - scores).max() / logits.scale)
 
 
 def share_of_zeros(graph):

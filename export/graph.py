@@ -90,6 +90,19 @@ class Graph:
             self.ranges,
         )
 
+    def for_batch(self, number):
+        """The same net for that many images a call."""
+        new = self.copy()
+        outputs = (one.output for one in new.operators if one.activation.data is None)  # others are weights
+        for tensor in (new.image, *outputs):
+            tensor.shape = (number, *tensor.shape[1:])
+        for operator in new.operators:
+            if operator.kind == "RESHAPE":
+                shape = operator.output.shape
+                operator.inputs[1] = constant(operator.inputs[1].name, shape, "int32")
+                operator.options["newShape"] = list(shape)
+        return new
+
 
 def constant(name, values, dtype=None):
     """`Tensor` that holds an array."""

@@ -82,16 +82,19 @@ def main(argv):
 
 
 def produce(formats, staged, tuning, examination, gate):
-    """Makes and judges a file of each format: dict from format to `pipeline.Result`."""
+    """Makes and judges a file of each format, a net after the other: dict from format to `pipeline.Result`."""
     from export import finetune, pipeline
 
-    nets, results = {None: staged}, {}
-    for kind in preparations(formats):
-        print(f"fine-tuning: {kind}, epochs: {tuning.epochs}", flush=True)
-        nets[kind] = finetune.prepared(kind, staged, tuning, examination.images)
-    for name in formats:
-        print(f"converting and verifying {name}", flush=True)
-        results[name] = pipeline.produce(name, nets[FORMATS[name].preparation], examination, gate)
+    results = dict.fromkeys(formats)
+    for kind in (None, *preparations(formats)):
+        net = staged
+        if kind:
+            print(f"fine-tuning: {kind}, epochs: {tuning.epochs}", flush=True)
+            net = finetune.prepared(kind, staged, tuning, examination.images)
+        for name in (name for name in formats if FORMATS[name].preparation == kind):
+            print(f"converting and verifying {name}", flush=True)
+            results[name] = pipeline.produce(name, net, examination, gate)
+        net.shared.clear()  # the activations of a net whose files are made
     return results
 
 

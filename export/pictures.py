@@ -78,12 +78,23 @@ def _point(name, artifact, x, bottom):
 
 def _draw_scan(report, name):
     scan = report["artifacts"][name]["scan"]
-    shown = [*scan["errors"].items()][:MOST_BARS]
+    shown = dict([*scan["errors"].items()][:MOST_BARS])
     figure = Figure(figsize=(13, max(5.5, 1.5 + 0.22 * len(shown))), layout="constrained")
     bars, curve = figure.subplots(1, 2)
-    colours = [FAILED if block in scan["float_blocks"] else WRITTEN for block, _ in shown]
-    bars.barh(range(len(shown)), [100 * error for _, error in shown], color=colours)
-    bars.set_yticks(range(len(shown)), [block for block, _ in shown])
+    _draw_errors(bars, scan, shown)
+    points = _draw_steps(curve, scan)
+    figure.suptitle(f"{report['model']['name']}, {name}: blocks in float against accuracy")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    _label(curve, points)
+    return figure
+
+
+def _draw_errors(bars, scan, shown):
+    """A bar for each of the blocks shown, dict from its name to its error."""
+    colours = [FAILED if block in scan["float_blocks"] else WRITTEN for block in shown]
+    bars.barh(range(len(shown)), [100 * error for error in shown.values()], color=colours)
+    bars.set_yticks(range(len(shown)), [*shown])
     bars.invert_yaxis()
     bars.set(xlabel="error of the scores where this block alone is int8, % (root mean square)")
     bars.set_title(
@@ -91,6 +102,10 @@ def _draw_scan(report, name):
         "Red: stays in float",
         fontsize=10,
     )
+
+
+def _draw_steps(curve, scan):
+    """Size against accuracy as more and more blocks stay in float; returns the points to mark, as of `_label`."""
     steps, expected = scan["steps"], 100 * scan["held_out_top1"]
     sizes, top1 = [step["bytes"] / 1e6 for step in steps], [100 * step["top1"] for step in steps]
     allowed = expected - scan["max_top1_drop"]
@@ -105,15 +120,10 @@ def _draw_scan(report, name):
     curve.legend(loc="lower right", frameon=False)
     chosen = len(scan["float_blocks"])
     curve.set_title(f"number of blocks in float at each point; chosen: {chosen}", fontsize=10)
-    figure.suptitle(f"{report['model']['name']}, {name}: blocks in float against accuracy")
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    points = [
+    return [
         (x, y, str(step["num_float"]), FAILED if step["num_float"] == chosen else WRITTEN, "o")
         for step, x, y in zip(steps, sizes, top1, strict=True)
     ]
-    _label(curve, points)
-    return figure
 
 
 def _scale(axes, values):

@@ -65,6 +65,7 @@ class Staged:
         held_out: `Examination` of training images that mixed formats choose on, or None.
         preparation: dict of how the net was fine-tuned; empty where it was not.
         failure: why the net could not be fine-tuned, or "".
+        shared: dict of what its formats have in common, of `once`; freed with the net.
     """
 
     model: object
@@ -77,6 +78,13 @@ class Staged:
     held_out: Examination | None = None
     preparation: dict = dataclasses.field(default_factory=dict)
     failure: str = ""
+    shared: dict = dataclasses.field(default_factory=dict, init=False)  # init: a changed copy begins with none
+
+    def once(self, key, make):
+        """What `make` gives, made when it is first asked for."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +205,7 @@ def produce(name, staged, examination, gate):
     path = os.path.join(staged.folder, f"{staged.model.name}{row.suffix}")
     try:
         graph, scan = make(name, staged, path, gate)
-        noise = verify.noise(_signal(staged.graph, examination), graph, examination.images) if graph else {}
+        noise = _noise(staged, graph, examination) if graph else {}
         if name == "saved_model":
             scores, measured = _serve_in_child(staged.folder, path, examination.images)
         else:
@@ -244,7 +252,8 @@ def _quantized(scheme, staged, gate):
     """The staged graph in the scheme's numbers, and the scan of its blocks where it is mixed."""
     # A quantization-aware net was trained with its weights rounded to the nearest.
     is_trained = bool(staged.graph.ranges) and scheme.activations != "float32"
-    stored = _rounded(staged, scheme.weights) if scheme.rounding == "optimal" and not is_trained else None
+    is_rounded = scheme.rounding == "optimal" and not is_trained
+    stored = _rounded(staged, scheme.weights) if is_rounded else None
     quantized = functools.partial(quantization.quantize, staged.graph, scheme, staged.ranges, stored=stored)
     if not scheme.is_mixed:
         return quantized(), {}
@@ -252,14 +261,14 @@ def _quantized(scheme, staged, gate):
     return quantized(kept_float), scan
 
 
-@functools.lru_cache(maxsize=1)  # of the net at hand: once for all its formats
 def _rounded(staged, dtype):
-    return rounding.rounded(staged.graph, dtype, staged.calibration_images)
+    return staged.once(("rounded", dtype), lambda: rounding.rounded(staged.graph, dtype, staged.calibration_images))
 
 
-@functools.lru_cache(maxsize=1)
-def _signal(graph, examination):
-    return verify.signal(graph, examination.images)
+def _noise(staged, graph, examination):
+    images = examination.images
+    signals = staged.once(("signal", examination), lambda: verify.signal(staged.graph, images))
+    return verify.noise(signals, graph, images)
 
 
 def _refused(path, row, target):

@@ -225,10 +225,12 @@ class _Quantized:
             stored = self.rounded.get(weights.name, stored)
         # A channel of tiny weights has a scale so small that its bias would not fit.
         least = np.abs(bias.data) / (np.float64(x.scale) * LARGEST_BIAS)
-        if np.any(scale < least):
-            scale = np.maximum(scale, least.max() if has_one_scale else least).astype("float32")
-            rows = weights.data / scale.reshape(-1, *[1] * (weights.data.ndim - 1))
-            stored = np.round(rows).astype("int8")
+        fitting = np.maximum(scale, least.max() if has_one_scale else least).astype("float32")
+        raised, scale = np.flatnonzero(fitting > scale), fitting
+        if len(raised):
+            rows = weights.data[raised] / scale[raised].reshape(-1, *[1] * (weights.data.ndim - 1))
+            stored = stored.copy()  # other formats have it too
+            stored[raised] = np.round(rows)
         biases = bias.data
         if means is not None:
             biases = biases + bias_correction(weights.data, stored, scale, means)

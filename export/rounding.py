@@ -24,8 +24,7 @@ def rounded(graph, dtype, images):
         dict from the name of a kernel to an int8 array, to be multiplied by the scales of `quantization.symmetric`.
     """
     most_inputs, most_images = REACH[dtype]
-    few = images[: max(most_images, graph.image.shape[0])] if most_images else images
-    moments = second_moments(graph, few, most_inputs)
+    moments = second_moments(graph, images[:most_images], most_inputs)
     kernels = {one.inputs[1].name: one.inputs[1].data for one in graph.operators if one.kind in WEIGHTED}
     return {
         name: optimal(kernels[name], symmetric(kernels[name], dtype)[1], moment, LIMITS[dtype])

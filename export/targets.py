@@ -156,7 +156,7 @@ _EDGETPU_RULES = (_pads_space_only, _has_one_dense_scale, _pools_without_activat
 
 TARGETS = {
     #                 title                    formats                     operators  weights             batch rank  rules
-    "cpu":     Target("LiteRT 2 on a CPU",     ("int8", "float32"),        _CPU),
+    "cpu":     Target("LiteRT 2 on a CPU",     ("int8_cpu", "float32"),    _CPU),
     "gpu":     Target("LiteRT's GPU delegate", ("float16_float_io",),      _GPU,      None,               None, 4),
     "edgetpu": Target("the Edge TPU",          ("int8_edgetpu",),          _EDGETPU,  _INT8,              1,    4,    _EDGETPU_RULES),
     "ethos_u": Target("an Ethos-U NPU",        ("int8",),                  _ETHOS_U,  (*_INT8, *_INT16),  1),

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import os
 import zlib
 
@@ -11,7 +12,8 @@ import numpy as np
 from export import calibration, convert, flatbuffer, measure
 from train import predictor
 
-NOISE_IMAGES = 2  # that a layer's noise is measured on; the activations of a ResNet-50 take 70 MB an image
+NOISE_IMAGES = 2  # that a layer's noise is measured on, one at least
+NOISE_BYTES = 400_000_000  # of their activations, at most; an image takes 70 MB in ResNet-50, 146 MB in ResNet-152
 WORST_LAYERS = 5  # that the card names
 STRUCTURE = 20_000  # bytes of a file that are names, shapes and scales, in nets so small that these count
 
@@ -157,15 +159,18 @@ def broken_promises(evidence, row, gate, expected_top1, float32_bytes):
 
 
 def signal(graph, images):
-    """What `noise` holds changed numbers against: the activations on the first NOISE_IMAGES, or on a batch.
+    """What `noise` holds changed numbers against: the activations on the first NOISE_IMAGES.
+
+    Of images so large that their activations pass NOISE_BYTES it is fewer, but one.
 
     Args:
         graph: `Graph` in float32.
         images: uint8 (n, h, w, c).
     Returns:
-        list of dict from activation to float32 array, one a batch.
+        list of dict from activation to float32 array of one image, a dict an image.
     """
-    few = images[: max(NOISE_IMAGES, graph.image.shape[0])]
+    size = 4 * sum(math.prod(tensor.shape[1:]) for tensor in graph.activations())
+    few = images[: max(1, min(NOISE_IMAGES, NOISE_BYTES // size))]
     return [{name: array.copy() for name, array in seen.items()} for seen in calibration.activations(graph, few)]
 
 
@@ -180,10 +185,9 @@ def noise(signals, changed, images):
         dict from the layer's name to 10 log10 of its power over its error's, in decibels; the worst WORST_LAYERS,
         those without error left out.
     """
-    few = images[: max(NOISE_IMAGES, changed.image.shape[0])]
     power, error = {}, {}
-    for before, after in zip(signals, calibration.activations(changed, few), strict=True):
-        for name in before.keys() & after.keys():
+    for before, after in zip(signals, calibration.activations(changed, images[: len(signals)]), strict=True):
+        for name in (name for name in before if name in after):
             power[name] = power.get(name, 0.0) + float(np.sum(np.square(before[name], dtype="float64")))
             difference = np.subtract(before[name], after[name], dtype="float64")
             error[name] = error.get(name, 0.0) + float(np.sum(np.square(difference)))

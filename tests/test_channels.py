@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from export import channels, walk
+from export import channels, finetune, pipeline, walk
+from keras_resnet import quantization_aware
 from train import config, data, distillation, input_pipeline, predictor
 
 # How many convolutions make inner channels; a net of every block, stem, shortcut and padding.
@@ -135,6 +136,59 @@ def test_a_file_of_fewer_channels_is_smaller_and_keeps_its_promise(export, name,
         f"before: {card['model']['parameters']:,} parameters, float32 {told['before']['float32']['bytes']:,} bytes"
         in page
     )
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("share", "left"), [(0.25, {16: 16, 32: 24, 64: 48}), (0.5, {16: 8, 32: 16, 64: 32}), (0.9, {16: 8, 32: 8, 64: 8})]
+)
+def test_a_net_is_fine_tuned_by_the_plain_recipe_whatever_its_run_was_trained_by(monkeypatch, tmp_path, share, left):
+    """And the card says how many channels are left, which eights make another share than was asked for."""
+    model, configs = golden.build("ResNet20"), []
+    hostile = {
+        "schedule": "steps", "warmup_epochs": 3.0, "optimizer": "adamw", "momentum": 0.5, "nesterov": False,
+        "weight_decay": 0.1, "clip_norm": 1.0, "loss": "bce", "label_smoothing": 0.1, "ema": 0.99,
+        "mixed_precision": "bfloat16",
+    }  # fmt: skip
+    options = config.make({"data": "digits", "epochs": 200, "learning_rate": 5.0} | hostile)
+    monkeypatch.setattr(finetune.training, "open_images", lambda asked: (None, options))
+    monkeypatch.setattr(finetune.distillation, "fine_tune", lambda net, *rest: configs.append(rest[2]) or (net, []))
+    images = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:])).astype("uint8")
+    staged = pipeline.stage(model, str(tmp_path), images, 1)
+    made = finetune.prepared("channel_pruned", staged, finetune.Settings(2, 0.5, 8, share, {}), images)
+    assert made.failure == ""
+    plain = {
+        "schedule": "cosine", "warmup_epochs": 0.0, "optimizer": "sgd", "momentum": 0.9, "nesterov": True,
+        "weight_decay": 0.0, "clip_norm": 0.0, "loss": "cross_entropy", "label_smoothing": 0.0, "ema": 0.0,
+        "mixed_precision": "none", "epochs": 2, "learning_rate": 0.05,
+    }  # fmt: skip
+    assert {name: getattr(configs[0], name) for name in plain} == plain
+    told = made.preparation
+    assert told["inner_channels"] == f"{3 * sum(left.values())} of 336"
+    assert {layer.filters for layer in made.model.layers if layer.name.endswith("_conv1")} == {*left.values()}
+    assert told["parameters"] == made.model.count_params() < told["before"]["parameters"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", finetune.PREPARATIONS)
+def test_a_net_of_qat_is_told_to_be_pruned_before(digits_run, tmp_path, kind):
+    model = predictor.load_keras(str(digits_run / "model.keras"))
+    images, _, _ = input_pipeline.arrays(data.load("digits"), "train", 40)
+    aware = quantization_aware.convert(model, images.astype("float32"), 1)
+    staged = pipeline.stage(aware, str(tmp_path), images, 1)
+    failure = finetune.prepared(kind, staged, finetune.Settings(1, 0.5, 8, 0.5, {}), images).failure
+    assert failure.startswith(f"{kind} nets are made of a net in float. Expected one that was trained without --qat.")
+
+
+@pytest.mark.unit
+def test_without_validation_images_a_line_says_so(digits_run):
+    teacher, source = predictor.load_keras(f"{digits_run}/model.keras"), data.load("digits")
+    splits = {name: split for name, split in source.splits.items() if name != "validation"}
+    options = config.make({"data": "digits", "epochs": 1, "warmup_epochs": 0.0})
+    with pytest.raises(
+        ValueError, match=r"with these, as train\.data\.load holds them out\. Received: digits, with test, train"
+    ):
+        distillation.fine_tune(teacher, teacher, dataclasses.replace(source, splits=splits), options)
 
 
 @pytest.mark.smoke

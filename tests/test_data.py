@@ -172,7 +172,11 @@ BAD_SOURCES = {
     "no folder": ("folder:/nowhere", {}, "/nowhere/train/CLASS"),
     "no tfds": ("tfds:no_such_set", {}, "no such data set"),
     "not prepared": ("tfds:mnist", {"data_dir": "/nowhere"}, "--download"),
-    "fraction": ("digits", {"validation_fraction": 0.0}, "leave images on both sides"),
+    "fraction": (
+        "digits",
+        {"validation_fraction": 0.0},
+        r"leave images on both sides.*Give more images, or a validation split",
+    ),
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import weakref
 
 import golden
 import keras
@@ -12,7 +13,7 @@ import pytest
 from conftest import run
 
 import keras_resnet
-from export import card, convert, flatbuffer, formats, pipeline, rebuild, rounding, saved_model, verify
+from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, verify
 from train import data, input_pipeline, predictor, scoring
 
 
@@ -385,3 +386,13 @@ def test_what_all_formats_need_is_computed_once(digits_run, tmp_path, monkeypatc
     again = pipeline.produce("int8", other, examination, verify.Gate(max_top1_drop=100))
     assert (calls.count("signal"), calls.count("rounded")) == (2, 2)
     assert again.evidence.noise != results[1].evidence.noise
+    kernels = [pipeline._rounded(other, dtype) for dtype in ("int8", "int4", "int8")]  # 4 bits have their own
+    assert kernels[0] is kernels[2]
+    assert [max(np.abs(array).max() for array in found.values()) for found in kernels[:2]] == [127, 7]
+    assert dataclasses.replace(other, failure="none").shared == {}  # a fine-tuned net is another net
+    kept = weakref.ref(next(iter(other.shared["signal", examination][0].values())))
+    assert kept() is not None
+    del other
+    assert kept() is None  # freed with the net
+    main.produce(("int8",), staged, None, examination, verify.Gate(max_top1_drop=100))
+    assert staged.shared == {}

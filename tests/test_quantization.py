@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import run
 
+import keras_resnet
 from export import calibration, equivalents, flatbuffer, graph, quantization, rounding, verify, walk
 from export.formats import FORMATS, Scheme
 from train import data, input_pipeline, predictor
@@ -88,6 +89,26 @@ def test_operators_exchanged_for_speed_give_the_same_bits(case, name, uses_xnnpa
     expected = len([stage for stage in net.operators if stage.output.name.endswith("shortcut_pool")])
     assert subsamplings[1] - subsamplings[0] == (expected if has_shortcut_a and name != "int16x8" else 0)
     assert kinds[0].get("RESHAPE", 0) == (name in in_pairs.get(case, ()))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_shortcuts_a_of_wide_nets_stay_plain_operators(name, monkeypatch):
+    """As convolutions ResNet-50's would take 11 MB and be slower."""
+    model = keras_resnet.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10, shortcut="A")
+    golden.seed_weights(model)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
+    net = walk.from_keras(model, 1)
+    ranges = calibration.observe(net, images)
+    made = quantization.quantize(net, FORMATS[name].scheme, ranges)
+    kernels = [one.inputs[1] for one in made.operators if one.kind == "CONV_2D"]
+    assert [one.shape for one in kernels if one.name.endswith("shortcut_pad/kernel")] == [(512, 1, 1, 256)]
+    assert [one.kind for one in made.operators].count("MAX_POOL_2D") == 1 + 2  # the stem's
+    content = flatbuffer.to_bytes(made)
+    monkeypatch.setattr(equivalents, "exchanged", lambda net, is_for_cpu: net)
+    plain = flatbuffer.to_bytes(quantization.quantize(net, FORMATS[name].scheme, ranges))
+    assert 0 < len(content) - len(plain) < 600_000
+    assert np.array_equal(*(predictor.from_tflite(one).predict(images) for one in (content, plain)))
 
 
 @pytest.mark.unit
@@ -238,15 +259,15 @@ def test_zero_is_a_stored_number_and_pixels_are_their_own():
     assert quantization.scale_and_zero_point(-2, 1, "int16") == (np.float32(2 / 32767), 0)
 
 
-@pytest.mark.unit
-def test_a_channel_of_zeros_with_a_bias_keeps_its_bias(tmp_path):
+def two_channels(small, bias):
+    """Graph of a pixel times 1 and times `small`, plus 0 and `bias`, averaged; images, and their ranges."""
     image, one = graph.Tensor("image", (1, 2, 2, 1), "uint8"), np.zeros((2, 1, 1, 1), "float32")
-    one[0] = 1.0
+    one[:, 0, 0, 0] = 1.0, small
     net = graph.Graph("net", image, image)
     pixels, made, mean = (graph.Tensor(*row) for row in (
         ("pixels", (1, 2, 2, 1)), ("conv", (1, 2, 2, 2)), ("mean", (1, 2)),
     ))  # fmt: skip
-    weights = [graph.constant("kernel", one), graph.constant("bias", [0.0, 100.0], "float32")]
+    weights = [graph.constant("kernel", one), graph.constant("bias", [0.0, bias], "float32")]
     options = {"padding": "SAME", "strideH": 1, "strideW": 1}
     net.operators = [
         graph.Operator("CAST", [image], pixels),
@@ -255,13 +276,30 @@ def test_a_channel_of_zeros_with_a_bias_keeps_its_bias(tmp_path):
     ]
     net.scores = mean
     images = np.array([[[[0], [40]], [[80], [120]]]], "uint8")
-    ranges = calibration.observe(net, images)
+    return net, images, calibration.observe(net, images)
+
+
+@pytest.mark.unit
+def test_a_channel_of_zeros_with_a_bias_keeps_its_bias(tmp_path):
+    net, images, ranges = two_channels(0.0, 100.0)
     assert ranges["conv"].high == 120
     assert ranges["conv"].means.tolist() == [60.0, 100.0]
     for weight in ("int8", "int4"):
         scheme = Scheme(weight, "int8", "uint8", "int8")
         scores = scores_of(quantization.quantize(net, scheme, ranges), images, tmp_path)
         assert np.abs(scores - [[60, 100]]).max() < 1
+
+
+@pytest.mark.unit
+def test_a_channel_whose_bias_needs_a_larger_scale_leaves_the_others_their_rounding():
+    net, _, ranges = two_channels(1e-9, 100.0)
+    stored = {"kernel": np.array([126, 127], "int8").reshape(2, 1, 1, 1)}  # optimal, not the nearest
+    made = quantization.quantize(net, FORMATS["int8"].scheme, ranges, stored=stored)
+    (conv,) = (operator for operator in made.operators if operator.kind == "CONV_2D")
+    assert conv.inputs[1].data.ravel().tolist() == [126, 0]
+    assert conv.inputs[1].scale == pytest.approx([1 / 127, 100 / quantization.LARGEST_BIAS])
+    assert conv.inputs[2].data[1] == pytest.approx(quantization.LARGEST_BIAS, rel=1e-6)
+    assert stored["kernel"].ravel().tolist() == [126, 127]  # stays as it is
 
 
 @pytest.mark.unit
@@ -275,6 +313,42 @@ def test_noise_names_the_layer_that_was_hurt(digits_graph):
     fine = verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images)
     assert "stage2_block1_relu1" in hurt
     assert hurt["stage2_block1_relu1"] < 10 < min(fine.values())
+
+
+@pytest.mark.unit
+def test_noise_is_measured_on_two_images_or_one_whatever_the_batch(digits_graph, digits_run, monkeypatch):
+    """The activations of a large batch, or of large images, would not fit into memory."""
+    net, ranges, images, _ = digits_graph
+    batches = walk.from_keras(predictor.load_keras(str(digits_run / "model.keras")), 32)
+    found = []
+    for one in (net, batches):
+        signals = verify.signal(one, images)
+        assert len(signals) == 2
+        assert {array.shape[0] for seen in signals for array in seen.values()} == {1}
+        found.append(verify.noise(signals, quantization.quantize(one, FORMATS["int8"].scheme, ranges), images))
+    assert found[0] == found[1]
+    seen = [calibration.observe(one, images[:40]) for one in (net, batches)]
+    assert {name: seen[0][name].high for name in seen[0]} == {name: one.high for name, one in seen[1].items()}
+    moments = [rounding.second_moments(one, images[:40]) for one in (net, batches)]
+    assert all(np.array_equal(moment, moments[1][name]) for name, moment in moments[0].items())
+    size = sum(array.nbytes for array in signals[0].values())
+    for budget, number in ((2 * size, 2), (2 * size - 1, 1), (1, 1)):
+        monkeypatch.setattr(verify, "NOISE_BYTES", budget)
+        signals = verify.signal(net, images)
+        assert len(signals) == number
+    assert verify.noise(signals, quantization.quantize(net, FORMATS["int8"].scheme, ranges), images) != found[0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["float32", "float16", "int8_cpu"])
+def test_a_net_for_other_batches_gives_the_same_scores(name):
+    model = golden.build("ResNet50D")  # whose int8_cpu file reads the columns in pairs: a shape that is a constant
+    images = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("uint8")
+    net = walk.from_keras(model, 4)
+    four = quantization.quantize(net, FORMATS[name].scheme, calibration.observe(net, images))
+    scores = [predictor.from_tflite(flatbuffer.to_bytes(one)).predict(images) for one in (four, four.for_batch(1))]
+    assert four.image.shape[0] == four.operators[0].output.shape[0] == 4  # stays as it is
+    assert np.array_equal(*scores)
 
 
 DOCTOR = {

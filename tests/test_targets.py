@@ -109,6 +109,15 @@ def test_a_target_takes_the_formats_it_advises(files, target):
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_formats_for_cpus_alone_are_what_the_cpu_is_advised_first(target):
+    """They are the fastest there (README.md), and hardware of other kinds may refuse them."""
+    schemes = [FORMATS[name].scheme for name in targets.TARGETS[target].formats]
+    assert schemes[0].is_for_cpu == (target == "cpu")
+    assert not any(scheme.is_for_cpu for scheme in schemes[1:])
+
+
+@pytest.mark.contract
 @pytest.mark.parametrize("case", golden.CASES)
 def test_every_net_of_the_zoo_runs_on_the_cpu_and_on_microcontrollers(case):
     graph = graph_of(case)

@@ -155,7 +155,8 @@ def _held_out(split, fraction, seed):
     if not 0 < num_held_out < split.num_images:
         raise ValueError(
             "Expected validation_fraction to leave images on both sides. Received: "
-            f"validation_fraction={fraction}, {split.num_images} training images."
+            f"validation_fraction={fraction}, {split.num_images} training images. Give more images, or "
+            "a validation split of their own."
         )
     held_out = np.zeros(split.num_images, bool)
     held_out[np.random.default_rng(seed).permutation(split.num_images)[:num_held_out]] = True

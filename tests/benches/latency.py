@@ -88,7 +88,7 @@ def latency():
             seconds = race(both, threads)
             where = f"{NET}, threads: {threads}"
             for kind, titles in (("float32", floats), ("int8", int8s)):
-                for title in titles.keys() - {"ours"}:
+                for title in [title for title in titles if title != "ours"]:
                     rows = seconds[f"{kind} ours"], seconds[f"{kind} {title}"]
                     report(f"{where}, {kind} against {title}", *rows, limit=TIE if kind == "float32" else None)
             rows = seconds["int8 ours"], seconds["float32 ours"]
