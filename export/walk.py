@@ -137,24 +137,26 @@ def _batch_norm(walk, layer, x, is_only_use):
     gamma = np.asarray(layer.gamma, "float64") if layer.scale else 1.0
     beta = np.asarray(layer.beta, "float64") if layer.center else 0.0
     scale = gamma / np.sqrt(np.asarray(layer.moving_variance, "float64") + layer.epsilon)
-    shift = beta - scale * np.asarray(layer.moving_mean, "float64")
+    return _affine(walk, layer.name, x, is_only_use, scale, beta - scale * np.asarray(layer.moving_mean, "float64"))
+
+
+def _rescaling(walk, layer, x, is_only_use):
+    return _affine(walk, layer.name, x, is_only_use, np.asarray(layer.scale), np.asarray(layer.offset))
+
+
+def _affine(walk, name, x, is_only_use, scale, shift):
+    """x * scale + shift, as a part of the convolution before it where there is one."""
     conv = walk.makers[x]
     if conv.kind == "CONV_2D" and is_only_use and "fusedActivationFunction" not in conv.options:
         _, kernel, bias = conv.inputs
-        kernel.data = np.ascontiguousarray(kernel.data * scale[:, None, None, None], "float32")
+        kernel.data = np.ascontiguousarray(kernel.data * scale.reshape(-1, 1, 1, 1), "float32")
         bias.data = (bias.data * scale + shift).astype("float32")
-        return _renamed(x, layer.name)
-    return _affine(walk, layer.name, x, scale, shift)
-
-
-def _rescaling(walk, layer, x, **_):
-    return _affine(walk, layer.name, x, np.asarray(layer.scale), np.asarray(layer.offset))
-
-
-def _affine(walk, name, x, scale, shift):
+        return _renamed(x, name)
     if np.any(scale != 1):
         x = walk.add("MUL", [x, constant(f"{name}/scale", scale, "float32")], x.shape, f"{name}/scaled")
-    return walk.add("ADD", [x, constant(f"{name}/shift", shift, "float32")], x.shape, name)
+    if np.any(shift):
+        x = walk.add("ADD", [x, constant(f"{name}/shift", shift, "float32")], x.shape, name)
+    return x
 
 
 def _relu(walk, layer, x, is_only_use):

@@ -32,7 +32,9 @@ BENCHES = {
     "exporting": exporting.exporting,
     "export_memory": exporting.memory,
     "export_cifar": exporting.cifar,
-} | {f"quantizers_{net}": functools.partial(quantizers.quantizers, net) for net in quantizers.NETS}
+    **{f"quantizers_{net}": functools.partial(quantizers.quantizers, net) for net in quantizers.NETS},
+    **{f"agreement_{net}": functools.partial(quantizers.agreement, net) for net in ("ResNet18", "ResNet50")},
+}
 
 if __name__ == "__main__":
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs")

@@ -166,7 +166,7 @@ def test_gradients_say_what_is_seen():
 
 def whole(net, shortcut, error, seed=0):
     row = {"net": net, "layers": int(re.search(r"\d+", net)[0]), "seed": seed, "shortcut": shortcut}
-    return row | {"kind": "whole", "block": 0, "name": "", "test_error": error}
+    return row | {"kind": "whole", "block": 0, "name": "", "test_error": error, "test_images": 5000}
 
 
 def with_lesions(net, shortcut, error, *dropped):
@@ -207,7 +207,7 @@ def test_unravelled_compares_with_the_identity_of_the_same_depth_alone():
 
 def option(name, error, net="ResNet-20", seed=0):
     return {"option": name, "net": net, "layers": 20, "test_error": error, "training_error": 1.0, "parameters": 9,
-            "multiply_adds": 8, "seed": seed, "epochs": 16}  # fmt: skip
+            "multiply_adds": 8, "seed": seed, "epochs": 16, "test_images": 5000}  # fmt: skip
 
 
 @pytest.mark.unit
@@ -222,10 +222,13 @@ def test_shortcuts_are_told_apart_as_far_as_the_rows_do():
     }
     assert "From the lowest test error: C, B, A, none. A, B and C are better than no shortcut, as in the paper." in text
     assert "B is level with A. C is better than A. C is better than B." in text
-    assert "One seed cannot show differences so small" in text
+    assert "One seed and 5,000 test images cannot show differences so small" in text
+    assert "a difference below 1.2 points is read as none" in text
     assert "16 epochs of the paper's 182 do not show" in text
     _, text = shortcuts.tell([option("none", 9.0), option("A", 9.5), option("B", 11.0)])
     assert "A is level with no shortcut; the paper has gains. B is worse than no shortcut, unlike in the paper." in text
+    fewer = [option(*pair) | {"test_images": 100} for pair in errors.items()]
+    assert "A and B are level with no shortcut" in shortcuts.tell(fewer)[1]
     several = [option(name, error, seed=seed) for name, error in errors.items() for seed in (0, 1)]
     assert "One seed" not in shortcuts.tell(several)[1]
 
@@ -242,11 +245,12 @@ def test_options_are_those_of_the_nets(monkeypatch):
 def test_table6_has_the_errors_of_the_last_epoch():
     net = nets.Net("ResNet8")
     run = types.SimpleNamespace(net=net, config=types.SimpleNamespace(seed=4, epochs=2), test_error=lambda model: 7.0)
+    run.num_test_images = 5
     run.model = lambda: net.build((8, 8, 1))
     run.history = lambda: [{"accuracy": 0.5, "val_accuracy": 0.25}, {"accuracy": 0.75, "val_accuracy": 0.625}]
     (row,) = table6.measure([run], None)
     assert (row["training_error"], row["validation_error"], row["test_error"]) == (25.0, 37.5, 7.0)
-    assert (row["net"], row["seed"], row["epochs"]) == ("ResNet-8", 4, 2)
+    assert (row["net"], row["seed"], row["epochs"], row["test_images"]) == ("ResNet-8", 4, 2, 5)
 
 
 @pytest.mark.unit

@@ -16,7 +16,7 @@ from train import predictor
 
 # A net of every block, stem, shortcut and padding; the deeper ones repeat them.
 FAMILIES = ("ResNet20", "ResNet20-C", "PlainNet20", "ResNet8", "ResNet18-A", "ResNet50V2", "ResNet50D", "SEResNet50")
-FAMILIES += ("ResNeXt50_32x4d",)
+FAMILIES += ("ResNeXt50_32x4d", "ResNet20-scaled")
 
 
 def images_for(model, num_images=2):

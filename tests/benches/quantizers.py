@@ -12,12 +12,14 @@ from benches.rounds import DATA, answer, judged, unpack_weights
 
 import keras_resnet
 from export import flatbuffer, walk
-from train import data, input_pipeline, predictor
+from keras_resnet.preprocessing import open_image
+from train import data, input_pipeline, predictor, views
 
 OURS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 CONVERTERS = ("float16", "dynamic", "int8", "int16x8")
 CALIBRATION_IMAGES, TEST_IMAGES = 100, 5000  # of CIFAR-10
 AT_ONCE = 100  # images that the Keras model scores
+FEWEST_AGREED = 0.95  # of ImageNet answers in int8
 MOST_BEHIND = 0.5  # decibels of the logits' signal-to-noise ratio that another quantizer may be ahead
 
 
@@ -64,10 +66,15 @@ def imagenet(model):
     """Two folds of the 100 photographs: each half is calibrated on the other."""
     with open(os.path.join(DATA, "imagenet_class_index.json"), encoding="utf-8") as file:
         numbers = {wnid: int(number) for number, (wnid, _) in json.load(file).items()}
-    files = sorted(glob.glob(os.path.join(DATA, "imagenet_sample/validation/*/*")))
+    files = photographs()
     images = keras_resnet.preprocessor(model).crops(files)
     labels = np.array([numbers[os.path.basename(os.path.dirname(file))] for file in files])
     return [(images[1::2], images[::2], labels[::2]), (images[::2], images[1::2], labels[1::2])]
+
+
+def photographs():
+    """Files of the 100 labelled photographs."""
+    return sorted(glob.glob(os.path.join(DATA, "imagenet_sample/validation/*/*")))
 
 
 NETS = {
@@ -132,14 +139,48 @@ def print_table(net, tallies, num_images):
             print(f"{net} {row}: ours is {-behind:+.1f} dB from {max(others, key=others.get)}  {verdict}", flush=True)
 
 
-def quantizers(net):
-    """Prints the table of one of NETS."""
+def load(net):
+    """One of NETS with its trained weights, from pixels to logits; None, and a line, where these are absent."""
     if not os.path.isdir(DATA):
         print(f"left out for lack of trained weights and images at {DATA}: set KERAS_RESNET_TEST_DATA")
-        return
-    weights, folds = NETS[net]
+        return None
     with tempfile.TemporaryDirectory() as folder:
         unpack_weights(folder)
-        path = os.path.join(folder, f"{weights}.safetensors")
-        model = keras_resnet.build(net, weights=path, include_preprocessing=True, classifier_activation=None)
-    print_table(net, *compared(model, folds(model)))
+        path = os.path.join(folder, f"{NETS[net][0]}.safetensors")
+        return keras_resnet.build(net, weights=path, include_preprocessing=True, classifier_activation=None)
+
+
+def quantizers(net):
+    """Prints the table of one of NETS."""
+    if model := load(net):
+        print_table(net, *compared(model, NETS[net][1](model)))
+
+
+def agreement(net):
+    """How often int8 gives the Keras model's answer on ten crops of the 100 photographs.
+
+    Of 100 answers three or four hang on a hair; of 1,000 fewer do. Each half is calibrated on the other's centres.
+    """
+    if not (model := load(net)):
+        return
+    keras_model, files, tallies = predictor.from_keras(model), photographs(), {}
+    preprocessor, size = keras_resnet.preprocessor(model), model.input_shape[1:3]
+    for calibrated, tested in ((files[1::2], files[::2]), (files[::2], files[1::2])):
+        rows = [views.ten_crops(np.asarray(open_image(file)), size, preprocessor.preprocessing) for file in tested]
+        with tempfile.TemporaryDirectory() as folder:
+            images, array, saved = preprocessor.crops(calibrated), f"{folder}/images.npy", f"{folder}/model.keras"
+            np.save(array, images)
+            model.save(saved)
+            answer("converter", saved, folder, "int8", array)
+            files_of = {"TFLiteConverter": f"{folder}/int8.tflite"}
+            files_of["ours"] = latency.write_ours(model, images, folder, ("int8",))["int8"]
+            runs = {whose: predictor.from_tflite(file) for whose, file in files_of.items()}
+            for crops in map(np.stack, rows):
+                expected = keras_model.predict(crops)
+                for whose, run in runs.items():
+                    tally = tallies.setdefault(whose, Tally())
+                    tally.add(run.predict(crops), expected, expected.argmax(axis=1))
+    for whose, tally in tallies.items():
+        share = tally.agreed / (10 * len(files))
+        verdict = f"limit {FEWEST_AGREED:.0%}  {judged(share >= FEWEST_AGREED)}" if whose == "ours" else ""
+        print(f"{net} int8, {whose}: {share:.1%} of {10 * len(files):,} answers, {tally.decibels:.1f} dB  {verdict}")

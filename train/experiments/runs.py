@@ -58,6 +58,11 @@ class Run:
         """The trained `keras.Model`, from pixels to logits."""
         return predictor.load_keras(self.path)
 
+    @property
+    def num_test_images(self):
+        """How many images `test_error` is of."""
+        return len(self.source().splits["test"].positions)
+
     def test_error(self, model=None):
         """Per cent of the test images that it, or a changed model, gets wrong."""
         found = predictor.from_keras(model or self.model())

@@ -1,7 +1,9 @@
 """Figures of nets that were trained from several seeds: rows by net, and what their differences show."""
 
-# Points from which one seed shows a difference: two standard errors of that of two errors of 12 % on 10,000 images are
-# 0.92, and there is the seed's own spread.
+import math
+
+# Points from which one seed shows a difference, where the images number so many that their sampling adds little: the
+# seed's own spread.
 ONE_SEED_SHOWS = 1.0
 
 
@@ -28,23 +30,36 @@ def minus(ones, others):
     return [one - other for one, other in zip(ones, others, strict=True)]
 
 
-def direction(differences):
+def least(rows):
+    """Points from which one seed shows a difference of test errors: two standard errors of it, or ONE_SEED_SHOWS.
+
+    Args:
+        rows: with columns test_error, in per cent, and test_images.
+    Returns:
+        float.
+    """
+    share = mean([row["test_error"] for row in rows]) / 100
+    return max(ONE_SEED_SHOWS, 200 * math.sqrt(2 * share * (1 - share) / rows[0]["test_images"]))
+
+
+def direction(differences, shown_from=ONE_SEED_SHOWS):
     """What differences in points show: 1 or -1 where they have that sign, 0 where they may be nothing.
 
     Args:
-        differences: list of floats, one a seed. Several count if all have the same sign, one if it is of a point.
+        differences: list of floats, one a seed. Several count if all have the same sign, one from shown_from on.
+        shown_from: points.
     Returns:
         1, -1 or 0.
     """
-    if len(differences) == 1 and abs(differences[0]) < ONE_SEED_SHOWS:
+    if len(differences) == 1 and abs(differences[0]) < shown_from:
         return 0
     signs = {(value > 0) - (value < 0) for value in differences}
     return signs.pop() if len(signs) == 1 else 0
 
 
-def doubt(rows):
+def doubt(rows, shown_from=ONE_SEED_SHOWS):
     """What the number of seeds behind rows with a column seed leaves open: a sentence."""
     seeds = len({row["seed"] for row in rows})
     if seeds == 1:
-        return f"Of one seed: a difference below {ONE_SEED_SHOWS:.0f} point is read as none."
+        return f"Of one seed: a difference below {shown_from:.1f} points is read as none."
     return f"Of {seeds} seeds: a difference whose sign is not the same in all of them is read as none."

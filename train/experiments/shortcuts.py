@@ -60,16 +60,20 @@ def tell(rows):
         facts.append(Fact(f"{option}: parameters", "", own[0]["parameters"]))
         facts.append(Fact(f"{option}: multiply-adds (1e6)", "", own[0]["multiply_adds"] / 1e6))
     order = ", ".join(sorted(errors, key=lambda option: seeds.mean(errors[option])))
-    return facts, " ".join(
-        [f"From the lowest test error: {order}.", *_readings(errors), seeds.doubt(rows), _limits(rows)]
-    )
+    shown_from = seeds.least(rows)
+    return facts, " ".join([
+        f"From the lowest test error: {order}.", *_readings(errors, shown_from), seeds.doubt(rows, shown_from),
+        _limits(rows),
+    ])  # fmt: skip
 
 
-def _readings(errors):
+def _readings(errors, shown_from):
     """What the errors of the options, lists with one a seed, show: list of sentences."""
     sentences, options = [], [option for option in errors if option != NO_SHORTCUT]
     if NO_SHORTCUT in errors:
-        shown = {option: seeds.direction(seeds.minus(errors[option], errors[NO_SHORTCUT])) for option in options}
+        shown = {
+            option: seeds.direction(seeds.minus(errors[option], errors[NO_SHORTCUT]), shown_from) for option in options
+        }
         for sign, words in (
             (-1, "better than no shortcut, as in the paper"),
             (0, "level with no shortcut; the paper has gains"),
@@ -79,7 +83,7 @@ def _readings(errors):
             sentences += [f"{_listed(of_sign)} {words}."] if of_sign else []
     for place, one in enumerate(options):
         for other in options[place + 1 :]:
-            sign = seeds.direction(seeds.minus(errors[other], errors[one]))
+            sign = seeds.direction(seeds.minus(errors[other], errors[one]), shown_from)
             relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
             sentences.append(f"{other} is {relation} {one}.")
     return sentences
@@ -99,9 +103,8 @@ def _limits(rows):
     ]
     if len({row["seed"] for row in rows}) == 1:
         sentences.append(
-            "One seed cannot show differences so small: two standard errors of the difference of two errors of 12 % "
-            "on 10,000 test images, as CIFAR-10 has, are 0.9 points, and five runs of the paper's ResNet-110 are "
-            f"{CIFAR10_SPREAD}."
+            f"One seed and {rows[0]['test_images']:,} test images cannot show differences so small: five runs of the "
+            f"paper's ResNet-110 are {CIFAR10_SPREAD}, on 10,000 images."
         )
     if epochs < EPOCHS:
         sentences.append(f"{epochs} epochs of the paper's {EPOCHS} do not show where the nets end either.")

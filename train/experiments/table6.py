@@ -33,6 +33,7 @@ def measure(runs, settings):
                 "training_error": 100 * (1 - last["accuracy"]),
                 "validation_error": 100 * (1 - last["val_accuracy"]),
                 "test_error": run.test_error(model),
+                "test_images": run.num_test_images,
             }
         )
     return rows
@@ -55,18 +56,19 @@ def tell(rows):
         facts.append(Fact(f"{net}, test error (%)", CIFAR10_ERROR.get(net, ""), errors[net], CIFAR10))
         millions = own[0]["parameters"] / 1e6
         facts.append(Fact(f"{net}, parameters (1e6)", CIFAR10_PARAMETERS.get(net, ""), millions))
+    shown_from = seeds.least(rows)
     return facts, " ".join([
-        *_reading(errors), seeds.doubt(rows),
+        *_reading(errors, shown_from), seeds.doubt(rows, shown_from),
         "In the paper the error falls with depth to ResNet-110 and is higher again for ResNet-1202, which overfits. "
         "Parameters are the trainable ones.",
     ])  # fmt: skip
 
 
-def _reading(errors):
+def _reading(errors, shown_from):
     """What the errors, lists with one a seed, show from the shallowest to the deepest: list of sentences."""
     sentences, nets = [f"The lowest error has {min(errors, key=lambda net: seeds.mean(errors[net]))}."], [*errors]
     for shallow, deep in itertools.pairwise(nets):
-        sign = seeds.direction(seeds.minus(errors[deep], errors[shallow]))
+        sign = seeds.direction(seeds.minus(errors[deep], errors[shallow]), shown_from)
         relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
         sentences.append(f"{deep} is {relation} {shallow}.")
     return sentences

@@ -30,7 +30,8 @@ def measure(runs, settings):
     for run in runs:
         model = run.model()
         own = {"net": run.net.title, "layers": run.net.depth, "seed": run.config.seed, "shortcut": run.net.option}
-        rows.append(own | {"kind": "whole", "block": 0, "name": "", "test_error": run.test_error(model)})
+        whole = {"test_error": run.test_error(model), "test_images": run.num_test_images}
+        rows.append(own | {"kind": "whole", "block": 0, "name": ""} | whole)
         if not run.net.shortcut:
             rows += [own | row for row in lesions.score(model, run.source(), run.net.is_plain)]
     return rows
@@ -84,7 +85,10 @@ def tell(rows):
         paper = paper if isinstance(paper, str) else paper - SHORTCUT_ERROR[IDENTITY]
         words = f"{SHORTCUTS[shortcut]} minus identity (points; the paper: ResNet-110)"
         facts.append(Fact(words, paper, differences, CIFAR10))
-    sentences += [*_veit(rises), *_readings(against), *([seeds.doubt(rows)] if against else [])]
+    sentences += _veit(rises)
+    if against:
+        shown_from = seeds.least([row for row in rows if row["kind"] == "whole"])
+        sentences += [*_readings(against, shown_from), seeds.doubt(rows, shown_from)]
     return facts, " ".join(sentences)
 
 
@@ -110,11 +114,10 @@ def _veit(rises):
     return sentences
 
 
-def _readings(against):
+def _readings(against, shown_from):
     """What the differences to the identity, lists with one a seed, show."""
-    if not against:
-        return []
-    sentences, shown = [], {shortcut: seeds.direction(differences) for shortcut, differences in against.items()}
+    sentences = []
+    shown = {shortcut: seeds.direction(differences, shown_from) for shortcut, differences in against.items()}
     for sign, words in ((1, "Worse than the identity"), (0, "Level with it"), (-1, "Better than it")):
         names = [SHORTCUTS[shortcut] for shortcut in shown if shown[shortcut] == sign]
         sentences += [f"{words}: {', '.join(names)}."] if names else []
