@@ -51,7 +51,7 @@ def _from_hub(row):
     try:
         import huggingface_hub  # only for downloads
     except ImportError as error:
-        raise ImportError("huggingface_hub is not installed: pip install keras-resnet[weights]") from error
+        raise ImportError("huggingface_hub is not installed: pip install huggingface_hub") from error
 
     repository, _, file = row.location.removeprefix("hub:").rpartition("/")
     path = huggingface_hub.hf_hub_download(repository, file)

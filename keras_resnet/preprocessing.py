@@ -149,7 +149,7 @@ def open_image(image):
         import PIL.Image
         import PIL.ImageOps
     except ImportError as error:
-        raise ImportError("Pillow is not installed: pip install keras-resnet[weights]") from error
+        raise ImportError("Pillow is not installed: pip install pillow") from error
 
     if hasattr(image, "shape"):  # numpy's arrays and every framework's
         image = PIL.Image.fromarray(_pixels(np.asarray(image)))

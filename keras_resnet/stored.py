@@ -162,7 +162,7 @@ class _MappedFile:
         try:
             import safetensors  # only for these files
         except ImportError as error:
-            raise ImportError("safetensors is not installed: pip install keras-resnet[weights]") from error
+            raise ImportError("safetensors is not installed: pip install safetensors") from error
         return safetensors.safe_open(self.path, framework="numpy")
 
     def read(self, name):
@@ -179,7 +179,7 @@ def _from_torch(path, stack):
         import torch  # an optional extra, only for these files
     except ImportError as error:
         raise ImportError(
-            f"torch, which reads {path!r}, is not installed: pip install keras-resnet[torch]. Or convert the file "
+            f"torch, which reads {path!r}, is not installed: pip install torch. Or convert the file "
             "where torch is: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors'), "
             "with its 'state_dict' or 'model' entry if it has one."
         ) from error

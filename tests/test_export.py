@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import weakref
 
@@ -10,7 +11,7 @@ import golden
 import keras
 import numpy as np
 import pytest
-from conftest import run
+from conftest import ROOT, run
 
 import keras_resnet
 from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, verify
@@ -50,6 +51,20 @@ def test_every_format_is_written_verified_and_on_the_card(digits_export):
     assert card.table(report)[0] in (digits_export / "output.txt").read_text()
     assert report["model"]["input"] == ["uint8", 8, 8, 1]
     assert report["data"]["num_images"] == 359
+
+
+@pytest.mark.smoke
+def test_the_readmes_python_exports_the_demos_net(digits_run, tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = (block for block in blocks if "pipeline.produce" in block)
+    shutil.copytree(digits_run, tmp_path / "runs/demo")
+    (tmp_path / "exports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    assert names["result"].failures == []
+    assert (tmp_path / names["result"].path).stat().st_size > 50_000
+    assert "top-1 9" in capsys.readouterr().out
 
 
 @pytest.mark.smoke

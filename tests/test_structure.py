@@ -6,6 +6,8 @@ import re
 import pytest
 from conftest import ROOT
 
+from export.formats import FORMATS
+
 pytestmark = pytest.mark.contract
 
 ALLOWED = {
@@ -111,3 +113,10 @@ def test_the_readme_names_its_commands_and_its_files_exist():
         assert command in readme
     for link in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (ROOT / link).exists(), link
+
+
+def test_the_readme_has_the_promises_of_every_format():
+    readme = (ROOT / "README.md").read_text()
+    for name, row in FORMATS.items():
+        size = "" if row.max_size is None else f"{row.max_size:g}"
+        assert f"| `{name}` | {size} | {row.min_agreement:.1%} | {row.suits} |" in readme, name

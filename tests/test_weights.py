@@ -23,7 +23,7 @@ from keras_resnet.weights import WEIGHTS
 from train import predictor, scoring
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: pip install keras-resnet[test,torch]")
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: pip install -e '.[test,torch]'")
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_logits_are_the_pinned_ones(case):
 @pytest.mark.contract
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_logits_are_the_pinned_ones_on_another_backend(backend):
-    pytest.importorskip(backend, reason=f"{backend} is not installed: pip install keras-resnet[test,torch]")
+    pytest.importorskip(backend, reason=f"{backend} is not installed: pip install -e '.[test,torch]'")
     done = run("tests/golden.py", "check", env=os.environ | {"KERAS_BACKEND": backend})
     deviations = json.loads(done.stdout.splitlines()[-1])
     assert {*deviations} == {*golden.BACKEND_CASES}
