@@ -223,7 +223,7 @@ def test_shortcuts_are_told_apart_as_far_as_the_rows_do():
     assert "From the lowest test error: C, B, A, none. A, B and C are better than no shortcut, as in the paper." in text
     assert "B is level with A. C is better than A. C is better than B." in text
     assert "One seed and 5,000 test images cannot show differences so small" in text
-    assert "a difference below 1.2 points is read as none" in text
+    assert "a difference below 1 point, or two standard errors on 5,000 test images, is read as none" in text
     assert "16 epochs of the paper's 182 do not show" in text
     _, text = shortcuts.tell([option("none", 9.0), option("A", 9.5), option("B", 11.0)])
     assert "A is level with no shortcut; the paper has gains. B is worse than no shortcut, unlike in the paper." in text

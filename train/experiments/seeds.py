@@ -30,16 +30,20 @@ def minus(ones, others):
     return [one - other for one, other in zip(ones, others, strict=True)]
 
 
-def least(rows):
-    """Points from which one seed shows a difference of test errors: two standard errors of it, or ONE_SEED_SHOWS.
+def compared(errors, others, num_images):
+    """What the test errors of two nets show: the `direction` of their differences.
+
+    Of one seed also two standard errors of the difference must be passed: few images show little.
 
     Args:
-        rows: with columns test_error, in per cent, and test_images.
+        errors: in per cent, one a seed.
+        others: the same of the other net.
+        num_images: that they are counted on.
     Returns:
-        float.
+        1 where the first are larger, -1 or 0.
     """
-    share = mean([row["test_error"] for row in rows]) / 100
-    return max(ONE_SEED_SHOWS, 200 * math.sqrt(2 * share * (1 - share) / rows[0]["test_images"]))
+    variances = [share * (1 - share) / num_images for share in (mean(errors) / 100, mean(others) / 100)]
+    return direction(minus(errors, others), max(ONE_SEED_SHOWS, 200 * math.sqrt(sum(variances))))
 
 
 def direction(differences, shown_from=ONE_SEED_SHOWS):
@@ -57,9 +61,11 @@ def direction(differences, shown_from=ONE_SEED_SHOWS):
     return signs.pop() if len(signs) == 1 else 0
 
 
-def doubt(rows, shown_from=ONE_SEED_SHOWS):
-    """What the number of seeds behind rows with a column seed leaves open: a sentence."""
+def doubt(rows):
+    """What the number of seeds behind rows with columns seed and, of test errors, test_images leaves open."""
     seeds = len({row["seed"] for row in rows})
     if seeds == 1:
-        return f"Of one seed: a difference below {shown_from:.1f} points is read as none."
+        number = rows[0].get("test_images")
+        errors = f", or two standard errors on {number:,} test images," if number else ""
+        return f"Of one seed: a difference below {ONE_SEED_SHOWS:.0f} point{errors} is read as none."
     return f"Of {seeds} seeds: a difference whose sign is not the same in all of them is read as none."

@@ -60,20 +60,17 @@ def tell(rows):
         facts.append(Fact(f"{option}: parameters", "", own[0]["parameters"]))
         facts.append(Fact(f"{option}: multiply-adds (1e6)", "", own[0]["multiply_adds"] / 1e6))
     order = ", ".join(sorted(errors, key=lambda option: seeds.mean(errors[option])))
-    shown_from = seeds.least(rows)
     return facts, " ".join([
-        f"From the lowest test error: {order}.", *_readings(errors, shown_from), seeds.doubt(rows, shown_from),
+        f"From the lowest test error: {order}.", *_readings(errors, rows[0]["test_images"]), seeds.doubt(rows),
         _limits(rows),
     ])  # fmt: skip
 
 
-def _readings(errors, shown_from):
+def _readings(errors, num_images):
     """What the errors of the options, lists with one a seed, show: list of sentences."""
     sentences, options = [], [option for option in errors if option != NO_SHORTCUT]
     if NO_SHORTCUT in errors:
-        shown = {
-            option: seeds.direction(seeds.minus(errors[option], errors[NO_SHORTCUT]), shown_from) for option in options
-        }
+        shown = {option: seeds.compared(errors[option], errors[NO_SHORTCUT], num_images) for option in options}
         for sign, words in (
             (-1, "better than no shortcut, as in the paper"),
             (0, "level with no shortcut; the paper has gains"),
@@ -83,7 +80,7 @@ def _readings(errors, shown_from):
             sentences += [f"{_listed(of_sign)} {words}."] if of_sign else []
     for place, one in enumerate(options):
         for other in options[place + 1 :]:
-            sign = seeds.direction(seeds.minus(errors[other], errors[one]), shown_from)
+            sign = seeds.compared(errors[other], errors[one], num_images)
             relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
             sentences.append(f"{other} is {relation} {one}.")
     return sentences

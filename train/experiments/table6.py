@@ -56,19 +56,18 @@ def tell(rows):
         facts.append(Fact(f"{net}, test error (%)", CIFAR10_ERROR.get(net, ""), errors[net], CIFAR10))
         millions = own[0]["parameters"] / 1e6
         facts.append(Fact(f"{net}, parameters (1e6)", CIFAR10_PARAMETERS.get(net, ""), millions))
-    shown_from = seeds.least(rows)
     return facts, " ".join([
-        *_reading(errors, shown_from), seeds.doubt(rows, shown_from),
+        *_reading(errors, rows[0]["test_images"]), seeds.doubt(rows),
         "In the paper the error falls with depth to ResNet-110 and is higher again for ResNet-1202, which overfits. "
         "Parameters are the trainable ones.",
     ])  # fmt: skip
 
 
-def _reading(errors, shown_from):
+def _reading(errors, num_images):
     """What the errors, lists with one a seed, show from the shallowest to the deepest: list of sentences."""
     sentences, nets = [f"The lowest error has {min(errors, key=lambda net: seeds.mean(errors[net]))}."], [*errors]
     for shallow, deep in itertools.pairwise(nets):
-        sign = seeds.direction(seeds.minus(errors[deep], errors[shallow]), shown_from)
+        sign = seeds.compared(errors[deep], errors[shallow], num_images)
         relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
         sentences.append(f"{deep} is {relation} {shallow}.")
     return sentences

@@ -87,8 +87,9 @@ def tell(rows):
         facts.append(Fact(words, paper, differences, CIFAR10))
     sentences += _veit(rises)
     if against:
-        shown_from = seeds.least([row for row in rows if row["kind"] == "whole"])
-        sentences += [*_readings(against, shown_from), seeds.doubt(rows, shown_from)]
+        num_images = rows[0]["test_images"]
+        shown = {shortcut: seeds.compared(found[shortcut], found[IDENTITY], num_images) for shortcut in against}
+        sentences += [*_readings(shown), seeds.doubt(rows)]
     return facts, " ".join(sentences)
 
 
@@ -114,19 +115,18 @@ def _veit(rises):
     return sentences
 
 
-def _readings(against, shown_from):
-    """What the differences to the identity, lists with one a seed, show."""
+def _readings(shown):
+    """What the differences to the identity show: of a dict from the shortcut to their `seeds.direction`."""
     sentences = []
-    shown = {shortcut: seeds.direction(differences, shown_from) for shortcut, differences in against.items()}
     for sign, words in ((1, "Worse than the identity"), (0, "Level with it"), (-1, "Better than it")):
         names = [SHORTCUTS[shortcut] for shortcut in shown if shown[shortcut] == sign]
         sentences += [f"{words}: {', '.join(names)}."] if names else []
     sentences.append(
         "The paper's are of ResNet-110, trained for 64,000 steps: what fails at 110 layers need not fail at fewer."
     )
-    if {*GATES} & {*against}:
+    if {*GATES} & {*shown}:
         sentences.append("A gate starts nearly closed, as the paper's best, and needs steps to open.")
-    if "dropout" in against:
+    if "dropout" in shown:
         sentences.append(
             "Dropout here is Keras's, which doubles what it keeps, so that the shortcut's expectation stays 1; the "
             "paper's halves it."
