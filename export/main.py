@@ -7,9 +7,8 @@ import tempfile
 from absl import flags
 
 import train
-from export import metadata
+from export import metadata, targets
 from export.formats import BASIC, FORMATS, QAT
-from export.targets import TARGETS
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
@@ -36,9 +35,9 @@ flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread
 flags.DEFINE_enum(
     "target",
     None,
-    [*TARGETS],
+    [*targets.TARGETS],
     "hardware that every file, also in the bundle, must run on as a whole; without --formats, what fits is made: "
-    + "; ".join(f"{name}: {','.join(row.formats)}" for name, row in TARGETS.items()),
+    + "; ".join(f"{name}: {','.join(row.formats)}" for name, row in targets.TARGETS.items()),
 )
 flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
 flags.DEFINE_integer("finetune_epochs", 3, "passes over the training images for formats that are fine-tuned", 1)
@@ -65,7 +64,7 @@ def main(argv):
 
     file, model = inputs.open_model(values)
     has_ranges = is_quantization_aware(model)
-    formats = values.formats or default_formats(values.target, has_ranges)
+    formats = values.formats or targets.default_formats(values.target, has_ranges)
     tuning = inputs.open_training(model, values) if preparations(formats) else None
     images = inputs.open_images(model, formats, values, has_ranges)
     examination = images.examination
@@ -87,15 +86,6 @@ def main(argv):
         publication.publish(folder, results, report, card.to_markdown(report), values.output_dir)
     print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
     return 1 if any(result.failures for result in results.values()) else 0
-
-
-def default_formats(target, has_ranges):
-    """Names of the formats that are made where none is asked for; `has_ranges`: of a quantization-aware model."""
-    if target is None:
-        return QAT if has_ranges else BASIC
-    formats = TARGETS[target].formats
-    # Files in float do not round as a quantization-aware model does, whose scores they would be held against.
-    return tuple(name for name in formats if not has_ranges or FORMATS[name].scheme.activations != "float32")
 
 
 def produce(formats, staged, tuning, examination, gate):

@@ -31,8 +31,8 @@ def append(content, in_integers=False):
     """
     model = flatbuffer.unpack(content)
     (subgraph,) = model.subgraphs
-    is_normalized = flatbuffer.kind(model, _maker(model, subgraph)) in NORMALIZED
     (output,) = subgraph.outputs
+    is_normalized = flatbuffer.kind(model, _maker(model, output)) in NORMALIZED
     dtype = subgraph.tensors[output].type
     if dtype != schema.TensorType.FLOAT32 and not (in_integers and dtype == schema.TensorType.INT8):
         dtype = schema.TensorType.FLOAT32
@@ -45,32 +45,32 @@ def append(content, in_integers=False):
 def has(content):
     """Whether a file's scores are probabilities already."""
     model = flatbuffer.unpack(content)
-    (subgraph,) = model.subgraphs
-    return flatbuffer.kind(model, _maker(model, subgraph)) in NORMALIZED
+    return flatbuffer.kind(model, _maker(model, model.subgraphs[0].outputs[0])) in NORMALIZED
 
 
 def logit_step(content):
     """What one step of a file's stored logits is worth; 0.0 where they are no integers.
 
     Args:
-        content: bytes of an image classifier's `.tflite` file.
+        content: bytes of an image classifier's `.tflite` file, with or without softmax.
     """
     model = flatbuffer.unpack(content)
     (subgraph,) = model.subgraphs
-    maker = _maker(model, subgraph)
-    is_normalized = flatbuffer.kind(model, maker) in NORMALIZED
-    quantization = subgraph.tensors[(maker.inputs if is_normalized else maker.outputs)[0]].quantization
+    maker = _maker(model, subgraph.outputs[0])
+    if flatbuffer.kind(model, maker) in NORMALIZED:
+        maker = _maker(model, maker.inputs[0])
+    quantization = subgraph.tensors[maker.outputs[0]].quantization
     has_scale = quantization is not None and quantization.scale is not None and len(quantization.scale)
     return float(quantization.scale[0]) if has_scale else 0.0
 
 
-def _maker(model, subgraph):
-    """The operator that computed the output."""
+def _maker(model, number):
+    """The operator that computed a tensor, before it was stored in another way."""
+    (subgraph,) = model.subgraphs
     makers = {operator.outputs[0]: operator for operator in subgraph.operators}
-    maker = makers[subgraph.outputs[0]]
-    while flatbuffer.kind(model, maker) in PASSING:
-        maker = makers[maker.inputs[0]]
-    return maker
+    while flatbuffer.kind(model, makers[number]) in PASSING:
+        number = makers[number].inputs[0]
+    return makers[number]
 
 
 def _add(model, kind, options, dtype):

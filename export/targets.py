@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export import flatbuffer
+from export.formats import BASIC, FORMATS, QAT
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 DTYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if name[0] != "_"}
@@ -171,6 +172,15 @@ TARGETS = {
     "tflm":    Target("TensorFlow Lite Micro", ("int8", "int8_float_io"),     _TFLM,     _MICRO_PAIRS),
 }
 # fmt: on
+
+
+def default_formats(target, has_ranges):
+    """Names of the formats that are made where none is asked for; `has_ranges`: of a quantization-aware model."""
+    if target is None:
+        return QAT if has_ranges else BASIC
+    formats = TARGETS[target].formats
+    # Files in float do not round as a quantization-aware model does, whose scores they would be held against.
+    return tuple(name for name in formats if not has_ranges or FORMATS[name].scheme.activations != "float32")
 
 
 def check(content, name, made=""):

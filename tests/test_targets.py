@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import run
 
-from export import bundle, calibration, flatbuffer, main, microcontroller, quantization, targets, walk
+from export import bundle, calibration, flatbuffer, microcontroller, quantization, targets, walk
 from export.formats import BASIC, FORMATS
 from train import predictor
 
@@ -129,8 +129,8 @@ def test_a_target_makes_every_basic_format_that_fits(files, target):
 @pytest.mark.contract
 def test_a_quantization_aware_model_gets_formats_that_round_as_it_does():
     for target, row in targets.TARGETS.items():
-        assert main.default_formats(target, has_ranges=False) == row.formats
-        made = main.default_formats(target, has_ranges=True)
+        assert targets.default_formats(target, has_ranges=False) == row.formats
+        made = targets.default_formats(target, has_ranges=True)
         assert made
         assert {FORMATS[name].scheme.activations for name in made} == {"int8"}
 

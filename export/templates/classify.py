@@ -188,7 +188,7 @@ def compare(scores, row, labels):
     highest = expected / (expected + (1 - expected) / factor) + row["resolution"]
     off = np.abs(scores - expected)
     used = float((off / np.where(scores > expected, highest - expected, expected - lowest)).max())
-    text = f"off by {float(off.max()):.2g} of probability, {used:.0%} of what other kernels may be"
+    text = f"off by {float(off.max()):.2g} of probability, {used:.0%} of what other kernels may be off"
     for image, (got, best) in enumerate(zip(scores.argmax(axis=1), expected.argmax(axis=1), strict=True)):
         if expected[image, got] * factor + row["resolution"] < expected[image, best]:
             return False, f"{text}; golden image {image} is {labels[got]}, expected {labels[best]}"
