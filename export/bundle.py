@@ -308,4 +308,4 @@ def _outputs(manifest):
     outputs = {row["output"] for row in manifest["files"].values()}
     if outputs == {"float32"}:
         return "float32 probabilities"
-    return "probabilities, int8 where the table says so: (score + 128) / 256, which MediaPipe does not read"
+    return "probabilities (int8 where the table says so: (score + 128) / 256; MediaPipe does not read these)"
