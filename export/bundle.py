@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 
-from export import convert, metadata, probabilities, templates
+from export import convert, metadata, probabilities, targets, templates
 from export.formats import FORMATS
 from train import predictor
 
@@ -20,10 +21,18 @@ MANIFEST = "bundle.json"
 GOLDEN_IMAGES = 5
 ENLARGED = 8  # times that an image without an original is blown up for the golden photograph
 MOST_SIDE = 2048  # pixels of the golden photograph: above, the preprocessing is what takes the time
-# Tolerances, of probability: twice the difference between LiteRT's own kernels and XNNPACK's, at least this, by what
-# the file computes with. Other processors sum in another order; integers round in another place.
-FLOORS = {"float32": 1e-3, "int8": 0.05, "int16": 0.05}
-KERNEL_FACTOR = 2.0
+# Tolerances: how far other kernels may move the difference of two logits. As far as LiteRT's own kernels move it,
+# beside XNNPACK's; at least as if each logit were stored one step away; where logits are floats, at least these, by
+# what the file computes with: other processors sum in another order, integers round elsewhere (BUILD_NOTES.md).
+FLOORS = {"float32": 2e-3, "int8": 0.2, "int16": 0.02}
+STEPS = 2.0  # one a logit
+ROUNDING = 1e-3  # of a logit: float32 sums, and the digits in bundle.json
+DIGITS = 7  # after the point, of probabilities in bundle.json
+# Logits from the best class to the next that golden images should have: in no kernels the other one wins.
+MARGIN = 1.0
+SEEN = 0.02  # of a net that gives probabilities: smaller ones are of too few steps to tell logits by
+# Data whose classes are numbers indeed.
+NUMBERS = ("digits", "tfds:mnist", "tfds:svhn_cropped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +73,13 @@ def choose(name, source, examination):
         ValueError: if the labels are not the model's classes.
     """
     metadata.check_labels(source.titles, examination.expected.shape[1])
-    # Of each class the one that the net is least sure of and right about: its probabilities move with every fault.
+    if source.name not in NUMBERS and all(title.isdecimal() for title in source.titles):
+        text = f"the labels are mere numbers: {source.name} names no classes. Pass --labels=FILE, a line a class"
+        print(f"Warning: {text}.", file=sys.stderr)
+    # Of each class the one that the net is least sure of, by a margin, and right about: its probabilities move with
+    # every fault, its class with none that is allowed.
     sure = np.ptp(np.sort(examination.expected, axis=1)[:, -2:], axis=1)
-    rows = np.argsort(sure, kind="stable")
+    rows = np.lexsort((sure, sure < MARGIN))
     right = rows[examination.expected.argmax(axis=1)[rows] == examination.labels[rows]]
     rows = right if len(right) else rows
     _, first = np.unique(examination.labels[rows], return_index=True)
@@ -114,7 +127,7 @@ def fastest_first(results):
     return {name: kept[name].path for name in order}
 
 
-def make(subject, paths, folder):
+def make(subject, paths, folder, target=None):
     """Writes the bundle and runs its own check in a child process.
 
     Args:
@@ -122,14 +135,18 @@ def make(subject, paths, folder):
         paths: dict from format to a verified `.tflite` file, at least one, of one image a call; the first is what
             `classify.py` and the snippets run.
         folder: where to write; new.
+        target: one of `targets.TARGETS` that every file must run on as a whole, or None.
     Returns:
         dict: the content of `bundle.json`.
     Raises:
-        ValueError: if the labels are not the classes', or a file does not rank the classes as before.
+        ValueError: if the labels are not the classes', a file does not rank the classes as before, or the target does
+            not run it with probabilities.
         RuntimeError: if the check fails.
     """
     os.makedirs(os.path.join(folder, "golden"))
-    files = {os.path.basename(path): _file(subject, name, path, folder) for name, path in paths.items()}
+    files = {os.path.basename(path): _file(subject, name, path, folder, target) for name, path in paths.items()}
+    _write_golden(subject, folder)
+    _write(folder, metadata.LABELS, metadata.labels_text(subject.labels))
     manifest = {
         "name": subject.name,
         "num_classes": len(subject.labels),
@@ -142,10 +159,9 @@ def make(subject, paths, folder):
             "photo_pixels": "golden/photo.png",
             "data": subject.data,
         },
+        "sha256": {name: _sha256(os.path.join(folder, name)) for name in _beside(subject)},
         "files": files,
     }
-    _write_golden(subject, folder)
-    _write(folder, metadata.LABELS, metadata.labels_text(subject.labels))
     _write(folder, MANIFEST, json.dumps(manifest, indent=1) + "\n")
     words = _words(manifest)
     for name in ("README.md", "classify.cc", "Classify.kt"):
@@ -158,35 +174,78 @@ def make(subject, paths, folder):
     return manifest
 
 
-def _file(subject, name, path, folder):
+def _beside(subject):
+    """Names of the files that the check needs unchanged, beside the nets."""
+    numbers = range(len(subject.images))
+    return (metadata.LABELS, *(f"golden/{name}" for name in ("photo.jpg", "photo.png", *(f"{n}.png" for n in numbers))))
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_probabilities(content, name, target):
+    """A file with a softmax at its end, in integers where the target runs no other.
+
+    Args:
+        content: bytes of a `.tflite` file that the target runs.
+        name: its format.
+        target: one of `targets.TARGETS`, or None.
+    Returns:
+        bytes.
+    Raises:
+        ValueError: if the target runs no softmax.
+    """
+    shown = probabilities.append(content)
+    if target is None or not targets.check(shown, target, name):
+        return shown
+    shown = probabilities.append(content, in_integers=True)
+    found = targets.check(shown, target, name)
+    if found:
+        raise ValueError(
+            f"The {name} file cannot show probabilities on its target. Expected a softmax that runs there. Received: "
+            f"{' '.join(found)} Leave out --bundle, or {name}; the file without softmax passed."
+        )
+    return shown
+
+
+def _file(subject, name, path, folder, target):
     """Writes one file with probabilities and metadata; returns its entry in the manifest."""
     with open(path, "rb") as file:
-        content = metadata.attach(probabilities.append(file.read()), subject.name, subject.labels)
+        verified = file.read()
+    content = metadata.attach(with_probabilities(verified, name, target), subject.name, subject.labels)
     bundled = os.path.join(folder, os.path.basename(path))
     with open(bundled, "wb") as file:
         file.write(content)
     before, scores = (predictor.from_tflite(one).predict(subject.images) for one in (path, bundled))
-    if np.any(before.argmax(axis=1) != scores.argmax(axis=1)) or not np.all(np.isfinite(scores)):
+    best = before.argmax(axis=1)  # in steps of 1/256 several may share the first place
+    if np.any(scores[np.arange(len(best)), best] < scores.max(axis=1)) or not np.all(np.isfinite(scores)):
         raise ValueError(
             f"{os.path.basename(path)} with probabilities ranks the classes of the golden images in another way. "
-            f"Expected {before.argmax(axis=1)}. Received: {scores.argmax(axis=1)}. Leave out the format {name}."
+            f"Expected {best}. Received: {scores.argmax(axis=1)}. Leave out the format {name}."
         )
-    image = predictor.open_tflite(bundled).get_input_details()[0]
+    interpreter = predictor.open_tflite(bundled)
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     return {
         "format": name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "input": np.dtype(image["dtype"]).name,
-        "output": "float32",
-        "tolerance": _tolerance(FORMATS[name].scheme, bundled, subject.images, scores),
-        "scores": [[round(float(score), 7) for score in row] for row in scores],
+        "output": np.dtype(output["dtype"]).name,
+        "tolerance": round(_tolerance(FORMATS[name].scheme, verified, subject.images), DIGITS),
+        "resolution": float(output["quantization"][0]) or 10.0 ** (1 - DIGITS),
+        "scores": [[round(float(score), DIGITS) for score in row] for row in scores],
     }
 
 
-def _tolerance(scheme, path, images, scores):
+def _tolerance(scheme, verified, images):
+    """How far the difference of two logits may be off on other kernels; of the file without its softmax."""
+    ran = [predictor.from_tflite(verified, uses_xnnpack=uses).predict(images) for uses in (True, False)]
+    logits, others = [np.log(np.maximum(one, SEEN)) for one in ran] if probabilities.has(verified) else ran
+    observed = float(np.ptp(others - logits, axis=1).max())
     computes = "int8" if scheme.weights in ("int8", "int4") and scheme.activations == "float32" else scheme.activations
-    other = predictor.from_tflite(path, uses_xnnpack=False).predict(images)
-    return float(max(FLOORS[computes], KERNEL_FACTOR * np.abs(other - scores).max()))
+    return max(STEPS * probabilities.logit_step(verified) or FLOORS[computes], observed) + ROUNDING
 
 
 def _write_golden(subject, folder):
@@ -207,14 +266,16 @@ def _write(folder, name, text):
 def _words(manifest):
     """What the templates name, for the first file."""
     height, width, channels = manifest["image_shape"]
+    classes = manifest["num_classes"]
     file, row = next(iter(manifest["files"].items()))
     is_grey, is_float = channels == 1, row["input"] == "float32"
     put = "putFloat({}.toFloat())" if is_float else "put({}.toByte())"
+    is_integer = row["output"] == "int8"
     values = ["((299 * red + 587 * green + 114 * blue) / 1000)"] if is_grey else ["red", "green", "blue"]
-    lines = ["| file | format | bytes | input | for |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| file | format | bytes | input | output | for |", "| --- | --- | --- | --- | --- | --- |"]
     for name, one in manifest["files"].items():
         suits = FORMATS[one["format"]].suits
-        lines.append(f"| `{name}` | {one['format']} | {one['bytes']:,} | {one['input']} | {suits} |")
+        lines.append(f"| `{name}` | {one['format']} | {one['bytes']:,} | {one['input']} | {one['output']} | {suits} |")
     return {
         "NAME": manifest["name"],
         "FILE": file,
@@ -223,14 +284,28 @@ def _words(manifest):
         "CHANNELS": channels,
         "CHANNEL_WORDS": "grey" if is_grey else "red, green, blue",
         "MAGICK": "gray" if is_grey else "rgb",
-        "CLASSES": manifest["num_classes"],
+        "CLASSES": classes,
         "PIXEL": row["input"],
         "PIXEL_CPP": "float" if is_float else "uint8_t",
         "PIXEL_BYTES": channels * (4 if is_float else 1),
         "PUT": "; ".join(f"image.{put.format(value)}" for value in values),
+        "SCORE": "int8, (score + 128) / 256 is the probability" if is_integer else "float, probabilities",
+        "SCORE_CPP": "int8_t" if is_integer else "float",
+        "SCORE_KOTLIN": "ByteArray" if is_integer else "FloatArray",
+        "VALUE_CPP": "(score + 128) / 256.0f" if is_integer else "score",
+        "VALUE_KOTLIN": f"FloatArray({classes}) {{ (scores[0][it] + 128) / 256f }}" if is_integer else "scores[0]",
+        "OUTPUTS": _outputs(manifest),
         "RESIZE": manifest["resize"],
         "INTERPOLATION": manifest["interpolation"],
         "GREY": "\n  It takes colour images only: this net is for grey ones, use the code above." if is_grey else "",
         "TABLE": "\n".join(lines),
         "DATA": manifest["golden"]["data"],
     }
+
+
+def _outputs(manifest):
+    """How the files give probabilities, in a sentence."""
+    outputs = {row["output"] for row in manifest["files"].values()}
+    if outputs == {"float32"}:
+        return "float32 probabilities"
+    return "probabilities (int8 where the table says so: (score + 128) / 256; MediaPipe does not read these)"

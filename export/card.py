@@ -12,6 +12,7 @@ import sys
 from export import measure, pictures, verify
 from export.formats import FORMATS
 
+NAMED = 20  # classes that card.md names; card.json has all
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
@@ -67,6 +68,8 @@ def to_markdown(card):
         f"Scored on {images['num_images']:,} test images of {images['eval_data']}: the Keras model has "
         f"top-1 {model['top1']:.2%}.",
         _calibration(images),
+        "",
+        f"Classes, by score: {', '.join(images['labels'][:NAMED])}{', ...' * (len(images['labels']) > NAMED)}.",
         "",
         *table(card),
         "",

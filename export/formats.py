@@ -81,8 +81,8 @@ FORMATS = {
     #                        file                      scheme          size   agree   differ  suits
     "saved_model":    Format("_saved_model",           None,           None,  0.999,  1e-4,   "servers: TensorFlow Serving, tf.data pipelines"),
     "float32":        Format("_float32.tflite",        _FLOAT32,       1.0,   0.999,  1e-4,   "any CPU; the reference on the device"),
-    "float16":        Format("_float16.tflite",        _FLOAT16,       0.6,   0.99,   0.02,   "phone GPUs; half the download"),
-    "float16_float_io": Format("_float16_float_io.tflite", _FLOAT16_FLOAT_IO, 0.6, 0.99, 0.02,   "phone GPUs as a whole: no cast from uint8, in apps that give floats"),
+    "float16":        Format("_float16.tflite",        _FLOAT16,       0.6,   0.99,   0.02,   "any CPU, at half the download; float16_float_io for phone GPUs"),
+    "float16_float_io": Format("_float16_float_io.tflite", _FLOAT16_FLOAT_IO, 0.6, 0.99, 0.02,   "phone GPUs, in apps that give floats; half the download"),
     "dynamic":        Format("_dynamic.tflite",        _DYNAMIC,       0.36,  0.90,   0.25,   "any CPU, where no calibration images are at hand"),
     "int8":           Format("_int8.tflite",           _INT8,          0.36,  0.90,   0.25,   "phone CPUs, DSPs, NPUs, microcontrollers"),
     "int8_float_io":  Format("_int8_float_io.tflite",  _INT8_FLOAT_IO, 0.36,  0.90,   0.25,   "as int8, in apps that give and take floats"),

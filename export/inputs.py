@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from export import calibration, finetune, pipeline
+from export import calibration, finetune, metadata, pipeline
 from export.formats import FORMATS
 from keras_resnet import list_models, weights
 from train import data, input_pipeline, network, predictor, scoring, sources
@@ -31,11 +31,19 @@ class Images:
 
 
 def open_model(values):
-    """The model that `--model` names, and the file that its weights come from."""
-    if values.model not in list_models():
-        return values.model, predictor.load_keras(values.model)
-    file, _ = weights.resolve(values.model, values.weights)
-    return file, network.published(values.model, values.weights)
+    """The model that `--model` names, and the file that its weights come from.
+
+    Raises:
+        ValueError: if there is none, or `--labels` does not name as many classes.
+    """
+    if values.model in list_models():
+        file, _ = weights.resolve(values.model, values.weights)
+        model = network.published(values.model, values.weights)
+    else:
+        file, model = values.model, predictor.load_keras(values.model)
+    if values.labels:
+        metadata.check_labels(metadata.read_labels(values.labels), model.outputs[0].shape[-1])
+    return file, model
 
 
 def open_training(model, values):
@@ -77,8 +85,11 @@ def open_images(model, formats, values, has_ranges):
     options = {"data_dir": values.data_dir, "class_index": values.class_index}
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
     tested = data.load_for_model(values.model, shape, values.eval_data, **options)
+    if values.labels:
+        tested = dataclasses.replace(tested, titles=metadata.read_labels(values.labels))
     examination = pipeline.examine_keras(model, tested, values.eval_images)
     facts = {
+        "labels": tested.titles,
         "preprocessing": options["preprocessing"] and dataclasses.asdict(options["preprocessing"]),
         "eval_data": tested.name,
         "num_images": len(examination.labels),

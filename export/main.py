@@ -7,8 +7,8 @@ import tempfile
 from absl import flags
 
 import train
+from export import metadata, targets
 from export.formats import BASIC, FORMATS, QAT
-from export.targets import TARGETS
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
 flags.DEFINE_string("weights", "imagenet", "with a net's name: a tag of keras_resnet.list_weights(), or a file")
@@ -24,6 +24,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("eval_data", None, "data whose test images check every file; default: the run's own")
 flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
 flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for folder: data; default: the run's own")
+flags.DEFINE_string("labels", None, "text file that names the classes, a line each; default: the data's own names")
 flags.DEFINE_integer("calibration_images", 100, "training images for calibration", lower_bound=1)
 flags.DEFINE_integer("eval_images", 5000, "most test images to check a file on", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "images a call of the .tflite files", lower_bound=1)
@@ -31,7 +32,13 @@ flags.DEFINE_float("max_top1_drop", 0.5, "points of top-1, in percent, that a fi
 flags.DEFINE_float("min_agreement", None, "share of images, 0 to 1, that a file must class as the Keras model", 0, 1)
 flags.DEFINE_float("max_size_mb", None, "largest size of a file, in 10^6 bytes", lower_bound=0)
 flags.DEFINE_float("max_latency_ms", None, "largest median latency on one thread, in milliseconds", lower_bound=0)
-flags.DEFINE_enum("target", None, [*TARGETS], "hardware that every file must run on as a whole; sets --formats")
+flags.DEFINE_enum(
+    "target",
+    None,
+    [*targets.TARGETS],
+    "hardware that every file, also in the bundle, must run on as a whole; without --formats, what fits is made: "
+    + "; ".join(f"{name}: {','.join(row.formats)}" for name, row in targets.TARGETS.items()),
+)
 flags.DEFINE_bool("bundle", False, "also make a folder for the app developer: metadata, labels, golden outputs, code")
 flags.DEFINE_integer("finetune_epochs", 3, "passes over the training images for formats that are fine-tuned", 1)
 flags.DEFINE_string(
@@ -57,7 +64,7 @@ def main(argv):
 
     file, model = inputs.open_model(values)
     has_ranges = is_quantization_aware(model)
-    formats = values.formats or (TARGETS[values.target].formats if values.target else QAT if has_ranges else BASIC)
+    formats = values.formats or targets.default_formats(values.target, has_ranges)
     tuning = inputs.open_training(model, values) if preparations(formats) else None
     images = inputs.open_images(model, formats, values, has_ranges)
     examination = images.examination
@@ -73,7 +80,7 @@ def main(argv):
         kept = bundle.fastest_first(results)
         if subject and kept:
             print("making and checking the bundle", flush=True)
-            files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER))["files"]
+            files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER), values.target)["files"]
             report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
         pictures.draw(report, folder)
         publication.publish(folder, results, report, card.to_markdown(report), values.output_dir)
@@ -107,6 +114,8 @@ def check_flags(argv, values):
     for name in ("sparsity", "channel_sparsity"):
         if not 0 < values[name].value < 1:
             raise ValueError(f"Expected {name} to be a share between 0 and 1. Received: --{name}={values[name].value}.")
+    if values.labels:
+        metadata.read_labels(values.labels)
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
     if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:

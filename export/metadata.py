@@ -60,7 +60,7 @@ def check_labels(labels, num_classes):
     if len(labels) != num_classes:
         raise ValueError(
             f"Expected a label for each of the model's {num_classes} scores. Received: {len(labels)} labels. "
-            "Pass the data, or the class index, that the model was trained on."
+            "Pass the data, the class index or the --labels of the classes that the model was trained on."
         )
     for number, label in enumerate(labels):
         if not label.strip() or len(label.splitlines()) != 1:
@@ -68,6 +68,31 @@ def check_labels(labels, num_classes):
                 f"Expected every label to be one line of text. Received: {label!r} for class {number}. "
                 "Name the class, in the class index or by its folder."
             )
+
+
+def read_labels(path):
+    """Names of the classes from a text file, by class.
+
+    Args:
+        path: UTF-8, a line a class.
+    Returns:
+        tuple of str.
+    Raises:
+        ValueError: if it cannot be read, or has an empty line or one twice.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            labels = tuple(line.strip() for line in file.read().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected --labels to be a text file, a line a class. Received: {path} ({error}).") from error
+    for number, label in enumerate(labels):
+        if not label or label in labels[:number]:
+            what = f"{label!r} again, as line {labels.index(label) + 1}" if label else "an empty line"
+            raise ValueError(
+                f"Expected --labels to name every class once, a line each. Received: {what}, in line {number + 1} of "
+                f"{path}. Correct that line."
+            )
+    return labels
 
 
 def attach(content, name, labels):

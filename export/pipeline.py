@@ -215,7 +215,7 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [str(error)])
     evidence = verify.gather(path, scores, examination, measured, noise)
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
-    failures += _refused(path, row, gate.target) if gate.target else []
+    failures += _refused(path, name, gate.target) if gate.target else []
     companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
     return Result(path, evidence, failures, tuple(companions), staged.preparation, scan)
 
@@ -271,12 +271,12 @@ def _noise(staged, graph, examination):
     return verify.noise(signals, graph, images)
 
 
-def _refused(path, row, target):
+def _refused(path, name, target):
     """What the target does not accept of a file, in words."""
-    if row.scheme is None:
+    if FORMATS[name].scheme is None:
         return [f"{targets.TARGETS[target].title} runs .tflite files: leave saved_model out of --formats"]
     with open(path, "rb") as file:
-        return targets.check(file.read(), target)
+        return targets.check(file.read(), target, name)
 
 
 def _serve_in_child(folder, path, images):

@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export import flatbuffer
+from export.formats import BASIC, FORMATS, QAT
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 DTYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if name[0] != "_"}
@@ -24,7 +25,8 @@ class Target:
 
     Attributes:
         title: its name in sentences.
-        formats: names of `formats.FORMATS` that are made for it; what a finding advises.
+        formats: names of `formats.FORMATS`: what is made for it where nothing else is asked for (the format that suits
+            it best first, then every one of `formats.BASIC` that fits), and what a finding advises.
         operators: dict from kind to (highest version, dtypes of the activations that it may read); None: any.
         weights: pairs (activation, weights) of dtypes that convolutions and dense layers may have; None: any.
         batch: most images a call; None: any.
@@ -94,6 +96,12 @@ def _means_space_only(node):
     return "" if axes <= {1, 2} else f"averages over axes {sorted(axes)}; it may average over height and width alone"
 
 
+def _softmaxes_few(node):
+    if node.kind != "SOFTMAX" or node.inputs[0].shape[-1] <= 16_000:
+        return ""
+    return f"is over {node.inputs[0].shape[-1]:,} scores; it may be over 16,000. Train a net of fewer classes"
+
+
 _8 = ("int8", "uint8")
 _8_16 = (*_8, "int16")
 _8_FLOAT = (*_8, "float32")
@@ -152,25 +160,36 @@ _TFLM = dict.fromkeys(_NET, (None, _MICRO)) | {
 }
 _INT8, _INT16, _FLOAT = (("int8", "int8"), ("uint8", "uint8")), (("int16", "int8"),), (("float32", "float32"),)
 _MICRO_PAIRS = (*_INT8, *_INT16, *_FLOAT, ("int8", "int4"))
-_EDGETPU_RULES = (_pads_space_only, _has_one_dense_scale, _pools_without_activation, _means_space_only)
+_EDGETPU_RULES = (_pads_space_only, _has_one_dense_scale, _pools_without_activation, _means_space_only, _softmaxes_few)
+_CPU_FORMATS = ("int8_cpu", "float32", "float16", "dynamic", "int8")
 
 TARGETS = {
-    #                 title                    formats                     operators  weights             batch rank  rules
-    "cpu":     Target("LiteRT 2 on a CPU",     ("int8_cpu", "float32"),    _CPU),
-    "gpu":     Target("LiteRT's GPU delegate", ("float16_float_io",),      _GPU,      None,               None, 4),
-    "edgetpu": Target("the Edge TPU",          ("int8_edgetpu",),          _EDGETPU,  _INT8,              1,    4,    _EDGETPU_RULES),
-    "ethos_u": Target("an Ethos-U NPU",        ("int8",),                  _ETHOS_U,  (*_INT8, *_INT16),  1),
-    "tflm":    Target("TensorFlow Lite Micro", ("int8", "int8_float_io"),  _TFLM,     _MICRO_PAIRS),
+    #                 title                    formats                        operators  weights             batch rank  rules
+    "cpu":     Target("LiteRT 2 on a CPU",     _CPU_FORMATS,                  _CPU),
+    "gpu":     Target("LiteRT's GPU delegate", ("float16_float_io", "int8"),  _GPU,      None,               None, 4),
+    "edgetpu": Target("the Edge TPU",          ("int8_edgetpu",),             _EDGETPU,  _INT8,              1,    4,    _EDGETPU_RULES),
+    "ethos_u": Target("an Ethos-U NPU",        ("int8",),                     _ETHOS_U,  (*_INT8, *_INT16),  1),
+    "tflm":    Target("TensorFlow Lite Micro", ("int8", "int8_float_io"),     _TFLM,     _MICRO_PAIRS),
 }
 # fmt: on
 
 
-def check(content, name):
+def default_formats(target, has_ranges):
+    """Names of the formats that are made where none is asked for; `has_ranges`: of a quantization-aware model."""
+    if target is None:
+        return QAT if has_ranges else BASIC
+    formats = TARGETS[target].formats
+    # Files in float do not round as a quantization-aware model does, whose scores they would be held against.
+    return tuple(name for name in formats if not has_ranges or FORMATS[name].scheme.activations != "float32")
+
+
+def check(content, name, made=""):
     """What a target does not accept of a file.
 
     Args:
         content: bytes of a `.tflite` file.
         name: one of TARGETS.
+        made: the format that the file is, which no finding then advises.
     Returns:
         list of str: what, how often, and what to change; empty where all of the file runs there.
     Raises:
@@ -186,15 +205,16 @@ def check(content, name):
         for text in filter(None, _of_node(node, target)):
             who[text][node.kind] += 1
     found = [f"{_named(kinds)}: {text}" for text, kinds in who.items()]
-    return [f"{target.title}: {text}{_advice(text, target)}" for text in (*_of_tensors(model, target), *found)]
+    return [f"{target.title}: {text}{_advice(text, target, made)}" for text in (*_of_tensors(model, target), *found)]
 
 
 def _named(kinds):
     return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in kinds.items())
 
 
-def _advice(text, target):
-    return "." if ". " in text else f". Use --formats={' or '.join(target.formats)}."
+def _advice(text, target, made):
+    others = [name for name in target.formats if name != made]
+    return "." if ". " in text or not others else f". Use --formats={' or '.join(others)}."
 
 
 def _of_tensors(model, target):

@@ -1,10 +1,12 @@
 """The folder for the app developer: opened by MediaPipe, run with three packages, tampering is caught."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -15,12 +17,23 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import run
+from conftest import ROOT, run
 
-from export import bundle, calibration, flatbuffer, metadata, probabilities, quantization, templates, walk
+from export import (
+    bundle,
+    calibration,
+    flatbuffer,
+    metadata,
+    pipeline,
+    probabilities,
+    quantization,
+    targets,
+    templates,
+    walk,
+)
 from export.formats import FORMATS
 from keras_resnet.preprocessing import Preprocessing, Preprocessor
-from train import predictor
+from train import data, predictor
 
 FLAGS = ("--formats=saved_model,float32,dynamic,int8,int8_float_io", "--bundle", "--max_top1_drop=5")
 # What `pip install ai-edge-litert numpy pillow` brings; everything else is refused at import.
@@ -140,6 +153,25 @@ def _damage_weights(folder):
     _change_manifest(lambda files: files[path.name].update(sha256=digest))(folder)
 
 
+def _change_pixel(path):
+    with PIL.Image.open(path) as image:
+        pixels = np.array(image)
+    pixels[3, 3] ^= 1
+    PIL.Image.fromarray(pixels).save(path)
+
+
+def _shift_a_logit(folder, steps):
+    """As if the device's first logit were off by steps, for every golden image."""
+
+    def shift(files):
+        step = probabilities.logit_step((folder / "resnet8_int8.tflite").read_bytes())
+        for row in files["resnet8_int8.tflite"]["scores"]:
+            moved = [row[0] * np.exp(steps * step), *row[1:]]
+            row[:] = [score / sum(moved) for score in moved]
+
+    _change_manifest(shift)(folder)
+
+
 TAMPERED = {
     "an expected score": (_change_manifest(_shift_a_score), 1, "FAILED  resnet8_float32.tflite: off by 0.01"),
     "a score that is no number": (
@@ -161,6 +193,18 @@ TAMPERED = {
         1,
         "FAILED  resnet8_float32.tflite: off by",
     ),
+    "a pixel of a golden image": (
+        lambda folder: _change_pixel(folder / "golden" / "0.png"),
+        1,
+        "FAILED  golden/0.png: golden/0.png is not the file that was exported",
+    ),
+    "labels in another order": (
+        lambda folder: (folder / "labels.txt").write_text("".join(f"{number}\n" for number in range(9, -1, -1))),
+        1,
+        "FAILED  labels.txt: labels.txt is not the file that was exported",
+    ),
+    "a golden image away": (lambda folder: (folder / "golden" / "0.png").unlink(), 2, "golden/0.png"),
+    "four steps of a logit": (lambda folder: _shift_a_logit(folder, 4), 1, "FAILED  resnet8_int8.tflite: off by"),
     "the photograph": (
         lambda folder: PIL.Image.new("L", (64, 64), 99).save(folder / "golden" / "photo.jpg"),
         1,
@@ -185,6 +229,55 @@ def test_tampering_is_caught(own_bundle, case):
     done = classify(own_bundle, "--check", code=code)
     assert text in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.smoke
+def test_other_kernels_pass_the_check(digits_bundle, script, own_bundle):
+    """LiteRT's own kernels, beside XNNPACK's; a tolerance is a few steps of the logits."""
+    manifest = read(digits_bundle)
+    images = np.stack([script.read_photo(digits_bundle / name, manifest) for name in manifest["golden"]["images"]])
+    for name, row in manifest["files"].items():
+        scores = predictor.from_tflite(str(digits_bundle / name), uses_xnnpack=False).predict(images)
+        is_kept, text = script.compare(scores, row, list("0123456789"))
+        assert is_kept, text
+        assert row["tolerance"] < 0.5
+    integer = manifest["files"]["resnet8_int8.tflite"]
+    step = probabilities.logit_step((digits_bundle / "resnet8_int8.tflite").read_bytes())
+    assert step > 0
+    assert 2 * step <= integer["tolerance"] < 4 * step
+    _shift_a_logit(own_bundle, 1)
+    classify(own_bundle, "--check")
+
+
+@pytest.mark.unit
+def test_a_changed_answer_fails_unless_the_two_were_as_close(script):
+    row = {"scores": [[0.5, 0.3, 0.2]], "tolerance": 0.6, "resolution": 1e-6}
+    for scores, is_kept in (([0.41, 0.39, 0.2], True), ([0.39, 0.41, 0.2], True), ([0.36, 0.28, 0.36], False)):
+        assert script.compare(np.array([scores]), row, ["cat", "dog", "cow"])[0] == is_kept
+    row |= {"tolerance": 0.5}  # less than log(0.5 / 0.3): the best class must stay
+    assert script.compare(np.array([[0.41, 0.39, 0.2]]), row, ["cat", "dog", "cow"])[0]
+    is_kept, text = script.compare(np.array([[0.39, 0.41, 0.2]]), row, ["cat", "dog", "cow"])
+    assert not is_kept
+    assert text.endswith("golden image 0 is dog, expected cat")
+
+
+@pytest.mark.smoke
+def test_a_bundle_for_integers_alone_runs_on_its_target(digits_run, tmp_path):
+    """int8 probabilities, in the files, the check, the snippets and the words; no advice to do what was done."""
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--bundle", "--max_top1_drop=9"]
+    run("export/main.py", *flags, "--target=edgetpu")
+    folder = tmp_path / "out" / "bundle"
+    ((name, row),) = read(folder)["files"].items()
+    assert targets.check((folder / name).read_bytes(), "edgetpu") == []
+    assert (row["output"], row["resolution"]) == ("int8", 1 / 256)
+    steps = np.array(row["scores"]) * 256
+    assert np.abs(steps - np.round(steps)).max() < 1e-4
+    classify(folder, "--check")
+    best = classify(folder, folder / "golden" / "0.png").stdout.splitlines()[1].split()
+    assert best == [f"{max(row['scores'][0]):.2%}", str(np.argmax(row["scores"][0]))]
+    assert "int8 where the table says so: (score + 128) / 256" in (folder / "README.md").read_text()
+    assert "FloatArray(10) { (scores[0][it] + 128) / 256f }" in (folder / "Classify.kt").read_text()
+    check_cpp(folder / "classify.cc", tmp_path)
 
 
 BAD_INPUT = {
@@ -298,6 +391,64 @@ def test_metadata_and_labels_stand_in_the_file():
 def test_labels_that_do_not_fit_are_refused(labels, text):
     with pytest.raises(ValueError, match=text):
         metadata.check_labels(labels, 10)
+
+
+@pytest.mark.smoke
+def test_classes_are_named(digits_run, tmp_path):
+    names = [f"number {digit}" for digit in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--bundle", "--formats=float32"]
+    run("export/main.py", *flags, f"--labels={tmp_path}/names.txt", "--max_top1_drop=9")
+    folder = tmp_path / "out" / "bundle"
+    assert (folder / "labels.txt").read_text().splitlines() == names
+    inside = zipfile.ZipFile(folder / "resnet8_float32.tflite").read("labels.txt").decode()
+    assert inside.splitlines() == names
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["data"]["labels"] == names
+    assert f"Classes, by score: {', '.join(names)}." in (tmp_path / "out" / "card.md").read_text()
+
+
+LABELS = {
+    "absent": (None, "Expected --labels to be a text file"),
+    "too few": ("a\nb\n", "Expected a label for each of the model's 10 scores. Received: 2 labels"),
+    "too many": ("\n".join("abcdefghijk"), "Received: 11 labels"),
+    "an empty line": ("a\nb\n\n" + "\n".join("cdefghi"), "an empty line, in line 3 of"),
+    "a class twice": ("\n".join("abcdefghib"), "'b' again, as line 2, in line 10 of"),
+    "an image": (b"\xff\xd8\xff\xe0", "Expected --labels to be a text file"),
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("case", LABELS)
+def test_names_that_do_not_fit_are_refused_before_any_work(digits_run, tmp_path, case):
+    text, message = LABELS[case]
+    if text is not None:
+        (tmp_path / "names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", f"--labels={tmp_path}/names.txt"]
+    done = run("export/main.py", *flags, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.unit
+def test_labels_that_are_mere_numbers_are_warned_of(capsys):
+    source, examination = data.load("synthetic"), examination_of(10)
+    bundle.choose("net", source, examination)
+    assert "Warning: the labels are mere numbers: synthetic names no classes. Pass --labels=" in capsys.readouterr().err
+    for other in (
+        dataclasses.replace(source, titles=tuple("abcdefghij")),
+        dataclasses.replace(source, name="digits"),  # whose classes are numbers
+    ):
+        bundle.choose("net", other, examination)
+        assert capsys.readouterr().err == ""
+
+
+def examination_of(num_classes):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 32, 32, 3)).astype("uint8")
+    scores = rng.normal(size=(20, num_classes)).astype("float32")
+    return pipeline.Examination(images, scores.argmax(axis=1), scores, np.arange(20))
 
 
 @pytest.mark.unit
@@ -424,11 +575,35 @@ namespace tflite::ops::builtin { struct BuiltinOpResolver : OpResolver {}; }""",
 @pytest.mark.smoke
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to check the C++ snippet with")
 def test_the_cpp_snippet_is_cpp(digits_bundle, tmp_path):
+    check_cpp(digits_bundle / "classify.cc", tmp_path)
+
+
+def check_cpp(path, tmp_path):
     for name, text in STUBS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{tmp_path}"]
-    subprocess.run([*command, digits_bundle / "classify.cc"], check=True)
+    subprocess.run([*command, path], check=True)
+
+
+@pytest.mark.smoke
+def test_snippets_take_images_of_the_nets_size_as_they_are(digits_bundle):
+    """As classify.py does, whose golden outputs they have to give; and they have a function of pixels for tests."""
+    kotlin = (digits_bundle / "Classify.kt").read_text()
+    assert "if (photo.width == 8 && photo.height == 8) photo else\n" in kotlin
+    assert "fun pixels(photo: Bitmap): IntArray" in kotlin
+    assert "fun probabilities(pixels: IntArray): FloatArray" in kotlin
+    cpp = (digits_bundle / "classify.cc").read_text()
+    assert "std::vector<float> Probabilities(tflite::Interpreter& interpreter, const std::vector<uint8_t>&" in cpp
+    page = " ".join((digits_bundle / "README.md").read_text().split())
+    assert "an image of 8 x 8 pixels is taken as it is; of any other the shorter side is resized to 9 pixels" in page
+
+
+@pytest.mark.unit
+def test_the_page_names_the_mediapipe_that_it_was_tried_with():
+    page = pathlib.Path(templates.path("README.md")).read_text()
+    pinned = re.search(r"mediapipe==([\d.]+)", (ROOT / ".ci" / "run").read_text())
+    assert f"mediapipe {pinned.group(1)}" in page
 
 
 MEDIAPIPE = os.environ.get("KERAS_RESNET_MEDIAPIPE_PYTHON", "")

@@ -1,5 +1,6 @@
 """What hardware accepts: pinned for every format, held against the hardware's own tools where they are installed."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,12 +9,13 @@ import shutil
 import subprocess
 
 import golden
+import keras
 import numpy as np
 import pytest
 from conftest import run
 
-from export import calibration, flatbuffer, microcontroller, quantization, targets, walk
-from export.formats import FORMATS
+from export import bundle, calibration, flatbuffer, microcontroller, quantization, targets, walk
+from export.formats import BASIC, FORMATS
 from train import predictor
 
 TFLITE = [
@@ -114,7 +116,83 @@ def test_formats_for_cpus_alone_are_what_the_cpu_is_advised_first(target):
     """They are the fastest there (README.md), and hardware of other kinds may refuse them."""
     schemes = [FORMATS[name].scheme for name in targets.TARGETS[target].formats]
     assert schemes[0].is_for_cpu == (target == "cpu")
-    assert not any(scheme.is_for_cpu for scheme in schemes[1:])
+    assert target == "cpu" or not any(scheme.is_for_cpu for scheme in schemes)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_a_target_makes_every_basic_format_that_fits(files, target):
+    fitting = {name for name in BASIC if name in files and not targets.check(files[name], target)}
+    assert fitting == {*targets.TARGETS[target].formats} & {*BASIC}
+
+
+@pytest.mark.contract
+def test_a_quantization_aware_model_gets_formats_that_round_as_it_does():
+    for target, row in targets.TARGETS.items():
+        assert targets.default_formats(target, has_ranges=False) == row.formats
+        made = targets.default_formats(target, has_ranges=True)
+        assert made
+        assert {FORMATS[name].scheme.activations for name in made} == {"int8"}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", TFLITE)
+def test_what_suits_phone_gpus_runs_there_as_a_whole(files, name):
+    """A row's text is no promise that the check of the GPU breaks."""
+    hint = FORMATS[name].suits.replace("float16_float_io for phone GPUs", "")
+    assert "GPU" not in hint or not targets.check(files[name], "gpu")
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(("target", "name"), [(key, name) for key in targets.TARGETS for name in TFLITE])
+def test_a_file_that_shows_probabilities_runs_where_the_bare_one_does(files, target, name):
+    """What lies in the bundle is held against the target too: float softmax where it runs, int8 elsewhere."""
+    if targets.check(files[name], target):
+        return
+    shown = bundle.with_probabilities(files[name], name, target)
+    assert targets.check(shown, target) == []
+    interpreter = predictor.open_interpreter(shown)
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    is_integer = target in ("edgetpu", "ethos_u")
+    assert output["dtype"] == (np.int8 if is_integer else np.float32)
+    assert output["quantization"] == ((1 / 256, -128) if is_integer else (0.0, 0))
+    images = np.random.default_rng(1).integers(0, 256, (3, *image["shape"][1:])).astype("uint8")
+    logits, found = (predictor.from_tflite(one).predict(images) for one in (files[name], shown))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert np.abs(found - expected).max() <= (1 / 256 if is_integer else 1e-6)  # int8 ends at 255/256
+
+
+@pytest.mark.unit
+def test_a_softmax_that_its_target_refuses_is_told(files, monkeypatch):
+    rows = dict(targets.TARGETS["edgetpu"].operators)
+    del rows["SOFTMAX"]
+    monkeypatch.setitem(targets.TARGETS, "edgetpu", dataclasses.replace(targets.TARGETS["edgetpu"], operators=rows))
+    with pytest.raises(ValueError, match=r"cannot show probabilities .* SOFTMAX: not among its operators\. Leave out"):
+        bundle.with_probabilities(files["int8_edgetpu"], "int8_edgetpu", "edgetpu")
+
+
+@pytest.mark.unit
+def test_a_softmax_over_many_classes_is_found():
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    for classes, found in ((16_000, []), (16_001, ["16,001 scores; it may be over 16,000"])):
+        net = keras.Model(image, keras.layers.Dense(classes, activation="softmax")(pooled))
+        texts = targets.check(file_of(walk.from_keras(net, 1), "int8_edgetpu"), "edgetpu")
+        assert [text for text in texts if "SOFTMAX" in text] == texts
+        assert all(part in text for part, text in zip(found, texts, strict=True))
+
+
+@pytest.mark.unit
+def test_advice_is_not_what_was_done(files):
+    for target, row in targets.TARGETS.items():
+        for name in row.formats:
+            bare = flatbuffer.unpack(files[name])
+            for code in bare.operatorCodes:
+                code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, b"FlexAll"
+            texts = targets.check(flatbuffer.pack(bare), target, name)
+            assert texts
+            assert not any(re.search(rf"--formats=.*\b{name}\b", text) for text in texts)
 
 
 @pytest.mark.contract
@@ -312,9 +390,18 @@ def test_the_runtime_of_microcontrollers_agrees_with_the_check(tmp_path, case, n
 @pytest.mark.parametrize("name", ["int8", "int8_edgetpu", "int8_float_io", "int16x8"])
 def test_the_compiler_of_ethos_u_agrees_with_the_check(tmp_path, case, name):
     path = pathlib.Path(tmp_path / "net.tflite")
-    path.write_bytes(file_of(graph_of(case), name))
+    content = file_of(graph_of(case), name)
+    path.write_bytes(content)
+    left = left_to_the_cpu(path, tmp_path)
+    assert bool(left) == bool(targets.check(content, "ethos_u"))
+    if not left:
+        path.write_bytes(bundle.with_probabilities(content, name, "ethos_u"))
+        assert left_to_the_cpu(path, tmp_path) == 0
+
+
+def left_to_the_cpu(path, tmp_path):
+    """How many operators of a file Vela leaves to the CPU."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [VELA, path, "--output-dir", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    left = int(re.search(r"CPU operators = (\d+)", done.stdout).group(1))
-    assert bool(left) == bool(targets.check(path.read_bytes(), "ethos_u")), done.stdout[-1500:]
+    return int(re.search(r"CPU operators = (\d+)", done.stdout).group(1))

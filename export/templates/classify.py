@@ -75,7 +75,7 @@ def show(bundle, name, photos, top):
 
 
 def open_model(bundle, name):
-    """Function from uint8 pixels (h, w, c) to float32 probabilities (classes,).
+    """Function from uint8 pixels (h, w, c) to float32 probabilities (classes,), also where they are stored as int8.
 
     Raises:
         ValueError: if the file is missing, not the bundle's, or not a classifier of these classes.
@@ -83,18 +83,28 @@ def open_model(bundle, name):
     path = HERE / name
     if not path.is_file():
         raise ValueError(f"{name} is missing. Expected it in {HERE}. Copy it from the bundle, or pass another --model.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != bundle["files"][name]["sha256"]:
-        raise ValueError(f"{name} is not the file that was exported: its hash is another. Copy it again.")
+    check_hash(name, bundle["files"][name]["sha256"])
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero_point = scores["quantization"]
 
     def run(pixels):
         interpreter.set_tensor(image["index"], pixels[None].astype(image["dtype"]))
         interpreter.invoke()
-        return interpreter.get_tensor(scores["index"])[0]
+        stored = interpreter.get_tensor(scores["index"])[0].astype("float32")
+        return scale * (stored - zero_point) if scale else stored
 
     return run
+
+
+def check_hash(name, expected):
+    """Raises ValueError unless a file of the folder is, byte for byte, what the exporter wrote."""
+    path = HERE / name
+    if not path.is_file():
+        raise ValueError(f"{name} is missing. Expected it in {HERE}. Copy it again.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ValueError(f"{name} is not the file that was exported: its hash is another. Copy it again.")
 
 
 def read_photo(path, bundle):
@@ -138,12 +148,18 @@ def resized(image, bundle):
 
 
 def check(bundle, names):
-    """Runs files on the golden images, prints how far each is off, and returns 0, or 1 where it is too far."""
-    golden = bundle["golden"]
+    """Compares hashes, runs files on the golden images, prints how far each is off; returns 0, or 1 where one fails."""
+    golden, failed = bundle["golden"], False
+    for name, digest in bundle["sha256"].items():
+        try:
+            check_hash(name, digest)
+        except ValueError as error:
+            print(f"FAILED  {name}: {error}")
+            failed = True
     images = [read_photo(HERE / name, bundle) for name in golden["images"]]
     photo, expected = (read_photo(HERE / golden[name], bundle).astype("int64") for name in ("photo", "photo_pixels"))
     off = float(np.abs(photo - expected).mean())
-    failed = report("preprocessing", off, PIXEL_LEVELS, "levels of 255")
+    failed |= report("preprocessing", off <= PIXEL_LEVELS, f"off by {off:.2g}, at most {PIXEL_LEVELS} levels of 255")
     for name in names:
         try:
             run = open_model(bundle, name)
@@ -152,18 +168,37 @@ def check(bundle, names):
             print(f"FAILED  {name}: {error}")
             failed = True
             continue
-        row = bundle["files"][name]
-        off = float(np.abs(scores - np.array(row["scores"])).max())
-        failed |= report(name, off, row["tolerance"], "of probability")
+        failed |= report(name, *compare(scores, bundle["files"][name], bundle["labels"]))
     print("FAILED: this device does not compute what the exporter did." if failed else "All golden outputs came out.")
     return int(failed)
 
 
-def report(name, off, limit, unit):
-    """Prints one comparison; returns whether it failed. What is not a number fails."""
-    failed = not off <= limit
-    print(f"{'FAILED' if failed else 'ok':6}  {name}: off by {off:.2g}, at most {limit:.2g} {unit}")
-    return failed
+def compare(scores, row, labels):
+    """Whether probabilities are what other kernels may give, and in words how far they are off.
+
+    Args:
+        scores: float32 (n, classes), what this device gives for the golden images.
+        row: dict, the file's entry in `bundle.json`.
+        labels: list of str, by class.
+    Returns:
+        (bool, str).
+    """
+    expected, factor = np.array(row["scores"]), np.exp(row["tolerance"])
+    lowest = expected / (expected + (1 - expected) * factor) - row["resolution"]
+    highest = expected / (expected + (1 - expected) / factor) + row["resolution"]
+    off = np.abs(scores - expected)
+    used = float((off / np.where(scores > expected, highest - expected, expected - lowest)).max())
+    text = f"off by {float(off.max()):.2g} of probability, {used:.0%} of what other kernels may be off"
+    for image, (got, best) in enumerate(zip(scores.argmax(axis=1), expected.argmax(axis=1), strict=True)):
+        if expected[image, got] * factor + row["resolution"] < expected[image, best]:
+            return False, f"{text}; golden image {image} is {labels[got]}, expected {labels[best]}"
+    return used <= 1, text
+
+
+def report(name, is_kept, text):
+    """Prints one comparison; returns whether it failed."""
+    print(f"{'ok' if is_kept else 'FAILED':6}  {name}: {text}")
+    return not is_kept
 
 
 if __name__ == "__main__":
