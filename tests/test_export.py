@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import run
 
 import keras_resnet
-from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, verify
+from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, staging, verify
 from train import data, input_pipeline, predictor, scoring
 
 
@@ -381,7 +381,7 @@ def test_bad_input_is_refused_and_nothing_is_written(bad_models, case):
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not output.exists()
-    assert not list(bad_models.glob(".export-*"))
+    assert not list(bad_models.rglob(staging.FOLDER))
 
 
 @pytest.mark.slow
