@@ -16,7 +16,7 @@ NAMED = 20  # classes that card.md names; card.json has all
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
-def make(model_path, model, examination, results, data_facts, batch_size):
+def make(model_path, model, examination, results, data_facts, batch_size, gate):
     """The card as plain data, for `card.json`.
 
     Args:
@@ -26,6 +26,7 @@ def make(model_path, model, examination, results, data_facts, batch_size):
         results: dict from format to `pipeline.Result`.
         data_facts: dict of what images were used, and what was suspicious about them.
         batch_size: images a call of the `.tflite` files.
+        gate: `verify.Gate`.
     Returns:
         dict.
     """
@@ -42,6 +43,7 @@ def make(model_path, model, examination, results, data_facts, batch_size):
         },
         "data": data_facts,
         "batch_size": batch_size,
+        "gate": dataclasses.asdict(gate),
         "artifacts": {name: _artifact(name, result) for name, result in results.items()},
         "command": " ".join(shlex.quote(word) for word in ("python", *sys.argv)),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
@@ -66,7 +68,7 @@ def to_markdown(card):
         f"{' x '.join(map(str, model['input'][1:]))} with pixels 0 to 255, uint8; gives {model['outputs']} scores.",
         "",
         f"Scored on {images['num_images']:,} test images of {images['eval_data']}: the Keras model has "
-        f"top-1 {model['top1']:.2%}.",
+        f"top-1 {model['top1']:.2%}.{_coarse(card)}",
         _calibration(images),
         "",
         f"Classes, by score: {', '.join(images['labels'][:NAMED])}{', ...' * (len(images['labels']) > NAMED)}.",
@@ -105,7 +107,7 @@ def _details(card):
             lines.append(f"- {name}: {_told(artifact['preparation'])}")
     for name, artifact in card["artifacts"].items():
         if artifact["scan"]:
-            lines += ["", *_scan(name, artifact["scan"], card["data"]["held_out_data"])]
+            lines += ["", *_scan(name, artifact["scan"], card["data"])]
     noisy = {name: artifact["noise"] for name, artifact in card["artifacts"].items() if artifact["noise"]}
     lines += ["", "Layers with the lowest signal-to-noise ratio, in decibels:", ""] if noisy else []
     for name, noise in noisy.items():
@@ -113,7 +115,7 @@ def _details(card):
     return lines
 
 
-def _scan(name, scan, held_out_data):
+def _scan(name, scan, data):
     """Which blocks stay in float, and why these."""
     in_float, drop = scan["float_blocks"], scan["max_top1_drop"]
     asked = f"at most {drop} points of top-1 lost"
@@ -136,9 +138,9 @@ def _scan(name, scan, held_out_data):
         ),
     )
     return [
-        f"{name}: {found} ({asked} on {scan['held_out_images']:,} {held_out_data}, where the Keras model has "
+        f"{name}: {found} ({asked} on {scan['held_out_images']:,} {data['held_out_data']}, where the Keras model has "
         f"{scan['held_out_top1']:.2%}). Blocks are ordered on {scan['scanned_images']} calibration images; none of "
-        "these images is scored above.",
+        f"these images is scored above.{_warned(data['held_out_warnings'])}",
         "",
         f"![blocks in float against accuracy]({pictures.SCAN.format(name)})",
         "",
@@ -149,9 +151,31 @@ def _scan(name, scan, held_out_data):
 
 
 def table(card):
-    """Rows of the table of artifacts, in Markdown with aligned columns."""
-    header = ("format", "bytes", "gzip", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
-    return _aligned((header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())))
+    """The table of artifacts, in Markdown with aligned columns, and below it why some are not written."""
+    header = ("format", "written", "bytes", "gzip", "top-1", "agreement", "difference", *_TIMES, "MB", "XNNPACK", "for")
+    failed = {name: artifact["failures"] for name, artifact in card["artifacts"].items() if artifact["failures"]}
+    told = [f"- {name} NOT WRITTEN: {'; '.join(failures)}" for name, failures in failed.items()]
+    rows = _aligned((header, *(_row(name, artifact) for name, artifact in card["artifacts"].items())))
+    return [*rows, "", *told] if told else rows
+
+
+def end(card, lost, output_dir):
+    """The last line of the console: how many files were written, which not, and where they lie.
+
+    Args:
+        card: dict of `make`.
+        lost: formats that failed of which an earlier export has the file, `publication.lost`.
+        output_dir: the output folder.
+    """
+    failed = [name for name, artifact in card["artifacts"].items() if artifact["failures"]]
+    if lost:
+        return (
+            f"Nothing was written: {output_dir} stays as it was, with the earlier {', '.join(lost)} that would be "
+            "lost. Choose another --output_dir, or other --formats."
+        )
+    written, number = len(card["artifacts"]) - len(failed), len(card["artifacts"])
+    which = f", not {', '.join(failed)}" if failed else ""
+    return f"{written} of {number} formats written to {output_dir}{which}; card.md there tells of all."
 
 
 def _aligned(rows):
@@ -186,12 +210,13 @@ def _artifact(name, result):
 
 
 def _row(name, artifact):
-    failed = "NOT WRITTEN: " + "; ".join(artifact["failures"])
+    written = "NO" if artifact["failures"] else "yes"
     if artifact["bytes"] is None:
-        return (name, *["-"] * (7 + len(_TIMES)), failed)
+        return (name, written, *["-"] * (7 + len(_TIMES)), artifact["suits"])
     compressed, memory, delegated = (artifact[field] for field in ("compressed_bytes", "peak_memory_mb", "delegated"))
     return (
         name,
+        written,
         f"{artifact['bytes']:,}",
         "-" if compressed is None else f"{compressed:,}",
         f"{artifact['top1']:.2%}",
@@ -200,7 +225,7 @@ def _row(name, artifact):
         *_times(artifact["latency_ms"]),
         "-" if memory is None else f"{memory:.1f}",
         "-" if delegated is None else f"{delegated:.0%}",
-        failed if artifact["failures"] else artifact["suits"],
+        artifact["suits"],
     )
 
 
@@ -225,8 +250,17 @@ def _times(latency):
 def _calibration(images):
     if not images["calibration_indices"]:
         return "No format was calibrated."
-    warned = "".join(f" Warning: {text}." for text in images["calibration_warnings"])
     return (
         f"Activations calibrated on {len(images['calibration_indices'])} training images of "
-        f"{images['calibration_data']}, none of them scored; their numbers stand in `card.json`.{warned}"
+        f"{images['calibration_data']}, none of them scored; their numbers stand in `card.json`."
+        + _warned(images["calibration_warnings"])
     )
+
+
+def _warned(texts):
+    return "".join(f" Warning: {text}." for text in texts)
+
+
+def _coarse(card):
+    coarse = verify.too_coarse(card["gate"]["max_top1_drop"], card["data"]["num_images"])
+    return _warned([coarse]) if coarse else ""

@@ -4,12 +4,24 @@ The one file that calls the converter. As a command, `python convert.py REQUEST.
 converter leaks memory (tensorflow#122598) and can abort its process, which must not be the exporter's.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 
 import numpy as np
+
+import train
+
+# Becomes a script that is killed when this process ends, be it by kill -9; it need not find this package.
+BOUND = """
+import sys
+folder, parent, *arguments = sys.argv[1:]
+sys.path.append(folder)
+from train import workers
+workers.become(int(parent), arguments)
+"""
 
 # What `pipeline` stages for the converter, in one folder.
 FIXED_BATCH, CALIBRATION, FLOAT32 = "fixed_batch", "calibration.npy", "converted_float32.tflite"
@@ -36,16 +48,28 @@ def convert(name, folder, output, *, obstacle=""):
 
 
 def run_child(script, *arguments):
-    """Runs a Python script with this interpreter; returns what it printed last.
+    """Runs a Python script with this interpreter; returns what it printed last. It ends when this process does.
 
     Raises:
         RuntimeError: with its last words, if it fails.
     """
-    child = subprocess.run([sys.executable, "-P", script, *arguments], capture_output=True, text=True, check=False)
+    bound = ["-P", "-c", BOUND, os.path.dirname(train.__path__[0]), str(os.getpid())]
+    bound = bound if sys.platform == "linux" else []
+    command = [sys.executable, *bound, "-P", script, *arguments]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
-        words = child.stderr.strip().splitlines()[-3:]
-        raise RuntimeError(f"The child process ended with code {child.returncode}: {' '.join(words)}")
+        raise RuntimeError(f"The child process ended with code {child.returncode}: {_last_words(child.stderr)}")
     return (child.stdout.strip().splitlines() or [""])[-1]
+
+
+def _last_words(errors):
+    """What went wrong, in a line, without the lines of code that a traceback shows before it."""
+    _, traceback, told = errors.strip().rpartition("Traceback (most recent call last):\n")
+    lines = told.splitlines()
+    if not traceback:
+        return " ".join(lines[-3:])
+    message = itertools.dropwhile(lambda line: line.startswith(" "), lines)
+    return " ".join(line.strip() for line in message).removeprefix("ValueError: ").removeprefix("RuntimeError: ")
 
 
 def _float32(folder):

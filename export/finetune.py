@@ -14,6 +14,7 @@ import numpy as np
 
 from export import calibration, channels, convert, flatbuffer, quantization, training, verify, walk
 from export.formats import FORMATS
+from keras_resnet.quantization_aware import is_quantization_aware
 from train import distillation
 
 TWIN = os.path.join(os.path.dirname(__file__), "twin.py")  # not imported: it brings a second Keras into the process
@@ -76,6 +77,16 @@ class Settings:
     data: dict
 
 
+def check_is_float(kind, model):
+    """Raises ValueError for a quantization-aware model."""
+    if is_quantization_aware(model):
+        raise ValueError(
+            f"{kind} nets are made of a net in float. Expected one that was trained without --qat. Received: "
+            f"{model.name}, whose layers round as its int8 file. Export the run that --qat began with, or int8 "
+            "of this one."
+        )
+
+
 def prepared(kind, staged, settings, images):
     """Fine-tunes the staged net.
 
@@ -91,13 +102,6 @@ def prepared(kind, staged, settings, images):
         return dataclasses.replace(
             staged, failure=f"{kind} nets are made of the layers of this package's nets alone. {staged.obstacle}"
         )
-    if staged.graph.ranges:
-        return dataclasses.replace(
-            staged,
-            failure=f"{kind} nets are made of a net in float. Expected one that was trained without --qat. Received: "
-            f"{staged.model.name}, whose layers round as its int8 file. Export the run that --qat began with, or int8 "
-            "of this one.",
-        )
     start, images = time.perf_counter(), images[:CHECKED_IMAGES]
     row = PREPARATIONS[kind]
     facts = {
@@ -109,6 +113,7 @@ def prepared(kind, staged, settings, images):
     } | {name: getattr(settings, name) for name in row.settings}
     make = _with_fewer_channels if kind == "channel_pruned" else _by_twin
     try:
+        check_is_float(kind, staged.model)
         model, learned, scores = make(facts, staged, settings, images)
         facts |= learned | {
             "seconds": time.perf_counter() - start,

@@ -1,14 +1,17 @@
 """What an export starts from, as the flags name it: the model, and the images that it is looked at with."""
 
 import dataclasses
+import os
 import sys
 
 import numpy as np
 
-from export import calibration, finetune, metadata, pipeline
+from export import calibration, finetune, metadata, pipeline, sensitivity
 from export.formats import FORMATS
 from keras_resnet import list_models, weights
+from train import config as configs
 from train import data, input_pipeline, network, predictor, scoring, sources
+from train.run_folder import CONFIG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,18 @@ def open_model(values):
     return file, model
 
 
-def open_training(model, values):
+def open_training(model, kinds, values):
     """`finetune.Settings`, whose training images are there and the model's.
 
+    Args:
+        model: `keras.Model`.
+        kinds: names of `finetune.PREPARATIONS`.
+        values: the flags.
     Raises:
-        ValueError: if they are missing or not the model's.
+        ValueError: if the images are missing or not the model's, or the model is quantization-aware.
     """
+    for kind in kinds:
+        finetune.check_is_float(kind, model)
     preprocessing = getattr(model, "preprocessing", None)
     options = {
         "model_path": values.model,
@@ -61,7 +70,7 @@ def open_training(model, values):
         "class_index": values.class_index,
     }
     source = data.load_for_model(**options, preprocessing=preprocessing)
-    data.find_split(source, "train")
+    _check_has_training_images(source, "finetune_data", "fine-tuned")
     scoring.check_fits(predictor.from_keras(model), source)
     options["preprocessing"] = preprocessing and dataclasses.asdict(preprocessing)
     shares = (values.sparsity, values.clusters, values.channel_sparsity)
@@ -84,6 +93,10 @@ def open_images(model, formats, values, has_ranges):
     shape = pipeline.check_static(model)
     options = {"data_dir": values.data_dir, "class_index": values.class_index}
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
+    needs_images = any(FORMATS[name].needs_images(has_ranges) for name in formats)
+    if needs_images:  # opened before any image is scored, which takes time
+        source = data.load_for_model(values.model, shape, values.calibration_data, **options)
+        _check_has_training_images(source, "calibration_data", "calibrated")
     tested = data.load_for_model(values.model, shape, values.eval_data, **options)
     if values.labels:
         tested = dataclasses.replace(tested, titles=metadata.read_labels(values.labels))
@@ -95,10 +108,10 @@ def open_images(model, formats, values, has_ranges):
         "num_images": len(examination.labels),
         "calibration_indices": [],
         "calibration_warnings": [],
+        "held_out_warnings": [],
     }
-    if not any(FORMATS[name].needs_images(has_ranges) for name in formats):
+    if not needs_images:
         return Images(tested, examination, None, None, facts)
-    source = data.load_for_model(values.model, shape, values.calibration_data, **options)
     images, indices, suspicious = _calibration_images(shape, source, values)
     facts |= {"calibration_data": source.name, "calibration_indices": indices.tolist()}
     facts |= {"calibration_warnings": suspicious}
@@ -107,7 +120,29 @@ def open_images(model, formats, values, has_ranges):
         split, facts["held_out_data"] = _held_out(source, indices)
         others = dataclasses.replace(source, splits={"test": split})
         held_out = pipeline.examine_keras(model, others, values.eval_images)
+        facts["held_out_warnings"] = sensitivity.doubts(
+            held_out, examination, is_own_run(values.model, values.calibration_data)
+        )
+        for text in facts["held_out_warnings"]:
+            print(f"Warning: held-out images: {text}.", file=sys.stderr)
     return Images(tested, examination, images, held_out, facts)
+
+
+def _check_has_training_images(source, flag, verb):
+    """Raises ValueError if a source has no training images, which `flag` asks for."""
+    if "train" not in source.splits:
+        raise ValueError(
+            f"A net is {verb} on training images. Expected --{flag} with a train split: of folder:PATH the images in "
+            f"PATH/train. Received: --{flag}={source.name}, with {', '.join(source.splits)}."
+        )
+
+
+def is_own_run(model_path, spec):
+    """Whether the images of a `--data` flag are split as by the run that trained the model, of which we know it."""
+    path = os.path.join(os.path.dirname(model_path), CONFIG)
+    if not (os.path.isfile(model_path) and os.path.exists(path)):
+        return False
+    return spec is None or spec == configs.read(path).get("data")
 
 
 def _calibration_images(shape, source, values):

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-import tempfile
+import sys
 
 from absl import flags
 
 import train
-from export import metadata, targets
+from export import metadata, staging, targets
 from export.formats import BASIC, FORMATS, QAT
 
 flags.DEFINE_string("model", None, "a .keras file, or a net's name for --weights", required=True)
@@ -50,7 +50,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
-    "overwrite", False, "replace an earlier export in output_dir, also by nothing where a format fails now"
+    "overwrite", False, "replace an earlier export in output_dir; not where a format that it has fails now"
 )
 
 
@@ -58,33 +58,44 @@ def main(argv):
     """Exports, verifies, and publishes what kept its promise; returns the exit code."""
     values = flags.FLAGS
     check_flags(argv, values)
-    train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+    staging.listen()
+    with staging.opened(values.output_dir, values.overwrite) as folder:
+        train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
+        return export(values, folder)
+
+
+def export(values, folder):
+    """Makes the files in the staging folder, and publishes them; returns the exit code."""
     from export import bundle, card, inputs, pictures, pipeline, publication, verify
     from keras_resnet.quantization_aware import is_quantization_aware
 
     file, model = inputs.open_model(values)
     has_ranges = is_quantization_aware(model)
     formats = values.formats or targets.default_formats(values.target, has_ranges)
-    tuning = inputs.open_training(model, values) if preparations(formats) else None
+    staging.check_space(values.output_dir, formats, model.count_params(), values.bundle)
+    tuning = inputs.open_training(model, preparations(formats), values) if preparations(formats) else None
     images = inputs.open_images(model, formats, values, has_ranges)
     examination = images.examination
     subject = bundle.choose(model.name, images.source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     gate = verify.Gate(**{field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)})
-    parent = os.path.dirname(os.path.abspath(values.output_dir))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as folder:
-        staged = pipeline.stage(model, folder, images.calibration, values.batch_size, images.held_out)
-        results = produce(formats, staged, tuning, examination, gate)
-        report = card.make(file, staged.model, examination, results, images.facts, values.batch_size)
-        kept = bundle.fastest_first(results)
-        if subject and kept:
-            print("making and checking the bundle", flush=True)
-            files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER), values.target)["files"]
-            report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
-        pictures.draw(report, folder)
+    if coarse := verify.too_coarse(gate.max_top1_drop, len(examination.labels)):
+        print(f"Warning: test images: {coarse}.", file=sys.stderr)
+    staged = pipeline.stage(model, folder, images.calibration, values.batch_size, images.held_out)
+    results = produce(formats, staged, tuning, examination, gate)
+    report = card.make(file, staged.model, examination, results, images.facts, values.batch_size, gate)
+    kept = bundle.fastest_first(results)
+    if subject and kept:
+        print("making and checking the bundle", flush=True)
+        files = bundle.make(subject, kept, os.path.join(folder, bundle.FOLDER), values.target)["files"]
+        report["bundle"] = {name: {key: row[key] for key in ("sha256", "tolerance")} for name, row in files.items()}
+    pictures.draw(report, folder)
+    lost = publication.lost(results, model.name, values.output_dir)
+    if not lost:
+        staging.check_replaceable(values.output_dir, values.overwrite)
+        staging.ignore_signals()
         publication.publish(folder, results, report, card.to_markdown(report), values.output_dir)
-    print("\n".join(["", *card.table(report), "", f"The files lie in {values.output_dir}; card.md tells of them."]))
+    print("\n".join(["", *card.table(report), "", card.end(report, lost, values.output_dir)]))
     return 1 if any(result.failures for result in results.values()) else 0
 
 
@@ -118,11 +129,6 @@ def check_flags(argv, values):
         metadata.read_labels(values.labels)
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
-    if os.path.isdir(values.output_dir) and os.listdir(values.output_dir) and not values.overwrite:
-        raise ValueError(
-            f"The output folder is not empty. Expected a new or empty one. Received: {values.output_dir}. "
-            "Pass --overwrite to replace the earlier export in it."
-        )
     formats = values.formats or BASIC
     if values.bundle and (values.batch_size != 1 or not any(FORMATS[name].scheme for name in formats)):
         raise ValueError(

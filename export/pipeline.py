@@ -215,6 +215,11 @@ def produce(name, staged, examination, gate):
         return Result(None, None, [str(error)])
     evidence = verify.gather(path, scores, examination, measured, noise)
     failures = verify.broken_promises(evidence, row, gate, examination.top1, staged.float32_bytes)
+    if failures and staged.graph and staged.graph.ranges and row.scheme and row.scheme.activations != "int8":
+        failures.append(
+            f"it is held against a net trained with --qat, which rounds as int8 does; {name} of it is another net: "
+            "take int8, or export the run that --qat began with"
+        )
     failures += _refused(path, name, gate.target) if gate.target else []
     companions = microcontroller.write(path) if gate.target == "tflm" and not failures else ()
     return Result(path, evidence, failures, tuple(companions), staged.preparation, scan)

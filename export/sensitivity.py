@@ -14,6 +14,7 @@ from train import predictor
 
 BLOCK = re.compile(r"stage\d+_block\d+")
 SCANNED_IMAGES = 32  # that blocks are ordered on, each with all its scores; our choice, not measured against others
+KNOWN_IMAGES = 3  # standard errors by which the top-1 of images that a net was trained on is above that of others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +142,37 @@ def choose(graph, quantized, images, held_out, gate):
         "min_agreement": gate.min_agreement,
     }
     return [activation for name in in_float for activation in parts[name]], scan
+
+
+def doubts(held_out, examination, is_own):
+    """Why a choice on held-out images may not hold for new ones.
+
+    Args:
+        held_out: `pipeline.Examination` of the images that mixed formats choose on.
+        examination: `pipeline.Examination` of the test images.
+        is_own: whether they were held out by the run that trained the model.
+    Returns:
+        list of str: empty where there is nothing to doubt.
+    """
+    few = (
+        "on images that a net knows int8 seems to lose less than on new ones, so that too few blocks may stay in float"
+    )
+    shares = np.array([held_out.top1, examination.top1])
+    counts = np.array([len(held_out.labels), len(examination.labels)])
+    # An image more of each answer (Agresti and Caffo 2000): a share of 100 % has an error too.
+    smooth = (shares * counts + 1) / (counts + 2)
+    error = np.sqrt(np.sum(smooth * (1 - smooth) / (counts + 2)))
+    if held_out.top1 - examination.top1 > KNOWN_IMAGES * error:
+        return [
+            f"the Keras model is right on {held_out.top1:.2%} of these {counts[0]:,} and on {examination.top1:.2%} of "
+            f"the {counts[1]:,} test images: it was trained on the former, it seems; {few}"
+        ]
+    if not is_own:
+        return [
+            "nothing tells that the Keras model was not trained on them: it is not the model of a run of train/main.py "
+            f"on this data; {few}"
+        ]
+    return []
 
 
 def _scores(content, images):

@@ -139,7 +139,11 @@ def broken_promises(evidence, row, gate, expected_top1, float32_bytes):
             f"largest difference {evidence.relative_difference:.2%} of the largest score, "
             f"at most {row.max_difference or 0:.2%} promised",
         ),
-        (drop <= gate.max_top1_drop + 1e-9, f"top-1 falls by {drop:.2f} points, at most {gate.max_top1_drop} allowed"),
+        (
+            drop <= gate.max_top1_drop + 1e-9,
+            f"top-1 falls by {drop:.2f} points, at most {gate.max_top1_drop} allowed"
+            + (f" ({coarse})" if (coarse := too_coarse(gate.max_top1_drop, evidence.num_images)) else ""),
+        ),
         (
             row.max_size is None or evidence.bytes <= row.max_size * float32_bytes + STRUCTURE,
             f"size {evidence.bytes / float32_bytes:.1%} of the float32 file's, at most {row.max_size or 0:.0%} "
@@ -156,6 +160,14 @@ def broken_promises(evidence, row, gate, expected_top1, float32_bytes):
         (not evidence.custom_operators, f"operators outside LiteRT: {', '.join(evidence.custom_operators)}"),
     )
     return [text for kept, text in checks if not kept]
+
+
+def too_coarse(max_top1_drop, num_images):
+    """What is to be said where a single image lost fails a file, because few are scored; "" where they are enough."""
+    weight = 100 / num_images
+    if not 0 < max_top1_drop < weight:
+        return ""
+    return f"one of {num_images} images is {weight:.2f} points: score more images, or raise --max_top1_drop"
 
 
 def signal(graph, images):

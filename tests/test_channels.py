@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import run
 
-from export import channels, finetune, pipeline, walk
+from export import channels, finetune, inputs, pipeline, walk
 from keras_resnet import quantization_aware
 from train import config, data, distillation, input_pipeline, predictor
 
@@ -178,6 +178,8 @@ def test_a_net_of_qat_is_told_to_be_pruned_before(digits_run, tmp_path, kind):
     staged = pipeline.stage(aware, str(tmp_path), images, 1)
     failure = finetune.prepared(kind, staged, finetune.Settings(1, 0.5, 8, 0.5, {}), images).failure
     assert failure.startswith(f"{kind} nets are made of a net in float. Expected one that was trained without --qat.")
+    with pytest.raises(ValueError, match=f"^{kind} nets are made of a net in float"):
+        inputs.open_training(aware, [kind], None)
 
 
 @pytest.mark.unit

@@ -171,7 +171,7 @@ BAD_SOURCES = {
     "kind": ("mnist", {}, "digits, synthetic, tfds, folder"),
     "no folder": ("folder:/nowhere", {}, "/nowhere/train/CLASS"),
     "no tfds": ("tfds:no_such_set", {}, "no such data set"),
-    "not prepared": ("tfds:mnist", {"data_dir": "/nowhere"}, "--download"),
+    "not prepared": ("tfds:mnist", {"data_dir": "/nowhere"}, "train/main.py --download lets TFDS"),
     "fraction": (
         "digits",
         {"validation_fraction": 0.0},

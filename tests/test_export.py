@@ -11,10 +11,11 @@ import golden
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, run
 
 import keras_resnet
-from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, verify
+from export import card, convert, flatbuffer, formats, main, pipeline, rebuild, rounding, saved_model, staging, verify
 from train import data, input_pipeline, predictor, scoring
 
 
@@ -151,7 +152,8 @@ def test_a_file_that_fails_its_promise_is_not_written(digits_run, tmp_path):
     assert report["int8"]["file"] is None
     assert any("top-1 falls by" in failure for failure in report["int8"]["failures"])
     assert report["float32"]["failures"] == []
-    run("export/main.py", *flags, f"--output_dir={tmp_path}/2", "--formats=int8", "--max_top1_drop=100", code=1)
+    done = run("export/main.py", *flags, f"--output_dir={tmp_path}/2", "--formats=int8", "--max_top1_drop=100", code=1)
+    assert done.stdout.splitlines()[-1].startswith(f"0 of 1 formats written to {tmp_path}/2, not int8;")
     failures = read_card(tmp_path / "2")["artifacts"]["int8"]["failures"]
     assert failures  # of agreement
     assert not any("top-1 falls by" in failure for failure in failures)
@@ -175,6 +177,15 @@ def test_promises_are_held_against_the_evidence():
     ):
         (failure,) = verify.broken_promises(dataclasses.replace(good, **change), row, gate, 0.9, 100_000_000)
         assert text in failure
+    (failure,) = verify.broken_promises(dataclasses.replace(good, top1=0.89), row, gate, 0.9, 100_000_000)
+    assert failure == (  # strict all the same
+        "top-1 falls by 1.00 points, at most 0.5 allowed (one of 100 images is 1.00 points: score more images, or "
+        "raise --max_top1_drop)"
+    )
+    (failure,) = verify.broken_promises(
+        dataclasses.replace(good, top1=0.89, num_images=200), row, gate, 0.9, 100_000_000
+    )
+    assert failure == "top-1 falls by 1.00 points, at most 0.5 allowed"
     (failure,) = verify.broken_promises(good, row, gate, 0.9, 60_000_000)
     assert "size 50.0% of the float32 file's, at most 36% promised" in failure
     agrees_seldom = dataclasses.replace(good, agreement=0.5)
@@ -208,6 +219,11 @@ def test_a_child_that_dies_is_an_error_not_a_crash(tmp_path):
     script = tmp_path / "dies.py"
     script.write_text("import os; os.abort()")
     with pytest.raises(RuntimeError, match="ended with code -6"):
+        convert.run_child(str(script))
+    script.write_text(
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise ValueError('one\\ntwo') from error"
+    )
+    with pytest.raises(RuntimeError, match=r"^The child process ended with code 1: one two$"):
         convert.run_child(str(script))
 
 
@@ -277,7 +293,16 @@ def test_what_the_gate_refuses_is_not_written(digits_run, tmp_path):
     flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--eval_images=50"]
     asked = ["--max_size_mb=0.2", "--max_latency_ms=1000", "--min_agreement=0.5"]
     done = run("export/main.py", *flags, "--formats=float32,int8", *asked, code=1)
-    assert "NOT WRITTEN: size 0.3" in done.stdout
+    assert "\n- float32 NOT WRITTEN: size 0.3" in done.stdout
+    statuses = {line.split()[1]: line.split()[3] for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert statuses == {"format": "written", "float32": "NO", "int8": "yes"} | {
+        name: status for name, status in statuses.items() if name.startswith("-")
+    }
+    last = done.stdout.splitlines()[-1]
+    assert last == f"1 of 2 formats written to {tmp_path}/out, not float32; card.md there tells of all."
+    coarse = "Warning: test images: one of 50 images is 2.00 points: score more images, or raise --max_top1_drop."
+    assert done.stderr.strip() == coarse
+    assert coarse.partition(": ")[2].partition(": ")[2] in (tmp_path / "out" / "card.md").read_text()
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["card.json", "card.md", "card.png", "config.json", "resnet8_int8.tflite"]
 
@@ -300,8 +325,23 @@ def test_what_an_earlier_export_left_goes_when_the_card_is_new(digits_run, tmp_p
     assert names == ["card.json", "card.md", "card.png", "config.json", "mine.txt", "resnet8_float32.tflite"]
 
 
+@pytest.mark.smoke
+def test_a_format_that_fails_takes_no_earlier_file_with_it(digits_run, tmp_path):
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--max_top1_drop=9"]
+    run("export/main.py", *flags, "--formats=float32,int8")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    asked = ["--formats=float16,float32", "--max_size_mb=0.2", "--overwrite"]
+    last = run("export/main.py", *flags, *asked, code=1).stdout.splitlines()[-1]
+    assert last.startswith(f"Nothing was written: {tmp_path}/out stays as it was, with the earlier float32")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 @pytest.fixture
 def bad_models(tmp_path, digits_run):
+    (tmp_path / "tested" / "validation" / "cat").mkdir(parents=True)
+    (tmp_path / "tested" / "validation" / "cat" / "0.png").write_bytes(
+        tf.io.encode_png(np.zeros((8, 8, 1), "uint8")).numpy()
+    )
     (tmp_path / "text.keras").write_text("not a model")
     image = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(image)
@@ -325,6 +365,15 @@ BAD_FLAGS = {
         ["--model={}/digits.keras", "--eval_data=digits", "--calibration_data=folder:{}/empty"],
         "Expected folders",
     ),
+    "no training images": (
+        ["--model={}/digits.keras", "--eval_data=digits", "--calibration_data=folder:{0}/tested"],
+        "calibrated on training images. Expected --calibration_data with a train split: of folder:PATH the images in "
+        "PATH/train. Received: --calibration_data=folder:",
+    ),
+    "data that is not prepared": (
+        ["--model={}/digits.keras", "--eval_data=tfds:mnist", "--data_dir=/nowhere"],
+        "Pass its --data_dir; train/main.py --download lets TFDS fetch it",
+    ),
     "shape of calibration data": (
         ["--model={}/digits.keras", "--eval_data=digits", "--calibration_data=synthetic"],
         "The images are not the model's. Expected: (8, 8, 1)",
@@ -347,7 +396,7 @@ def test_bad_input_is_refused_and_nothing_is_written(bad_models, case):
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not output.exists()
-    assert not list(bad_models.glob(".export-*"))
+    assert not list(bad_models.rglob(staging.FOLDER))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from conftest import run
 
 import keras_resnet
-from export import calibration, flatbuffer, quantization, walk
+from export import calibration, flatbuffer, pipeline, quantization, verify, walk
 from export.formats import FORMATS
 from keras_resnet import quantization_aware, quantized_layers
 from train import data, input_pipeline, predictor, scoring
@@ -153,6 +153,31 @@ def test_qat_exports_int8_without_calibration_images(qat_run, digits_run, tmp_pa
     steps = np.abs(scores - predictor.from_keras(model).predict(images)) / step
     assert steps.max() < 1.01
     assert np.mean(steps) < 0.1
+
+
+@pytest.mark.smoke
+def test_a_net_of_qat_is_not_pruned_and_the_command_says_so_at_once(qat_run, tmp_path):
+    flags = [f"--model={qat_run}/model.keras", f"--output_dir={tmp_path}/out", "--formats=int8,pruned"]
+    done = run("export/main.py", *flags, code=2)
+    assert "pruned nets are made of a net in float" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.unit
+def test_a_float_file_of_a_net_of_qat_is_told_to_be_another_net(digits_net, tmp_path):
+    images, _, _ = input_pipeline.arrays(data.load("digits"), "train", 40)
+    aware = quantization_aware.convert(digits_net, images.astype("float32"), 1)
+    staged = pipeline.stage(aware, str(tmp_path), images, 1)
+    examination = pipeline.examine_keras(aware, data.load("digits"), 20)
+    failures = {
+        name: pipeline.produce(name, staged, examination, verify.Gate(max_size_mb=1e-6)).failures
+        for name in ("float32", "int8")
+    }
+    assert failures["float32"][-1].startswith(
+        "it is held against a net trained with --qat, which rounds as int8 does; float32 of it is another net: take "
+    )
+    assert not any("--qat" in text for text in failures["int8"])
 
 
 @pytest.mark.smoke

@@ -152,6 +152,8 @@ def test_int8_mixed_is_published_with_its_scan_where_int8_fails(digits_run, tmp_
     assert artifact["scan"]["held_out_images"] == data.load("digits").splits["validation"].num_images
     assert artifact["top1"] >= report["model"]["top1"] - 0.01
     page = (tmp_path / "out" / "card.md").read_text()
+    assert "Warning: held-out images: nothing tells that the Keras model was not trained on them" in done.stderr
+    assert "is scored above. Warning: nothing tells that" in page
     assert "int8_mixed: in float stage2_block1, the most sensitive (" in page
     assert "validation images of digits" in page
     for name in ("card.png", "int8_mixed.png"):
@@ -166,8 +168,45 @@ def test_int8_mixed_is_published_with_its_scan_where_int8_fails(digits_run, tmp_
 @pytest.mark.smoke
 def test_a_card_says_that_all_in_int8_is_enough(digits_run, tmp_path):
     flags = [f"--model={digits_run}/model.keras", "--formats=int8_mixed", "--max_top1_drop=3", "--eval_images=150"]
-    run("export/main.py", *flags, f"--output_dir={tmp_path}/out")
+    done = run("export/main.py", *flags, f"--output_dir={tmp_path}/out")
+    assert "held-out" not in done.stderr  # by the run that trained the net
     assert "int8_mixed: no block in float: all in int8 is enough" in (tmp_path / "out" / "card.md").read_text()
+
+
+def examination(num_right, num_images):
+    """Of a net that is right on so many."""
+    labels = np.zeros(num_images, "int64")
+    expected = np.float32(np.arange(num_images)[:, None] < num_right) * np.float32([1, 0]) + np.float32([0, 0.5])
+    return pipeline.Examination(np.zeros((num_images, 1), "uint8"), labels, expected, np.arange(num_images))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("held_out", "tested", "is_own", "text"),
+    [
+        ((100, 100), (35, 50), False, "right on 100.00% of these 100 and on 70.00% of the 50 test images: it was"),
+        ((100, 100), (35, 50), True, "it was trained on the former"),
+        ((4590, 5000), (4575, 5000), True, None),  # as on CIFAR-10
+        ((45, 50), (42, 50), True, None),  # an accident
+        ((4590, 5000), (4575, 5000), False, "nothing tells that"),
+        ((30, 50), (50, 50), True, None),  # the harder images are no harm
+    ],
+)
+def test_a_choice_on_images_that_the_net_knows_is_doubted(held_out, tested, is_own, text):
+    found = sensitivity.doubts(examination(*held_out), examination(*tested), is_own)
+    assert (text in found[0]) if text else not found
+
+
+@pytest.mark.unit
+def test_a_run_s_own_images_are_told_by_its_config(tmp_path):
+    (tmp_path / "model.keras").write_text("")
+    model = str(tmp_path / "model.keras")
+    assert not inputs.is_own_run(model, None)
+    (tmp_path / "config.json").write_text('{"data": "digits"}')
+    assert inputs.is_own_run(model, None)
+    assert inputs.is_own_run(model, "digits")
+    assert not inputs.is_own_run(model, "synthetic")
+    assert not inputs.is_own_run("ResNet18", "digits")
 
 
 def fake_report(num_made):

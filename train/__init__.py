@@ -33,8 +33,8 @@ def import_tensorflow_quietly():
     tf.get_logger().setLevel("ERROR")
 
 
-class StoppedError(Exception):
-    """What a signal ended, after its state was kept.
+class StoppedError(BaseException):
+    """What a signal ended, after its state was kept; like KeyboardInterrupt past every `except Exception`.
 
     Attributes:
         signal: number of the signal; the exit code is 128 more.

@@ -36,7 +36,7 @@ def load(name, image_size, preprocessing, data_dir, download):
         if not download:
             raise ValueError(
                 f"The data set is not prepared. Expected it in {builder.data_dir}. Received: --data=tfds:{name}. "
-                "Pass its --data_dir, or --download to let TFDS fetch it."
+                "Pass its --data_dir; train/main.py --download lets TFDS fetch it."
             )
         builder.download_and_prepare()
     features = builder.info.features
