@@ -93,11 +93,12 @@ def open_images(model, formats, values, has_ranges):
     shape = pipeline.check_static(model)
     options = {"data_dir": values.data_dir, "class_index": values.class_index}
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
+    tested = data.load_for_model(values.model, shape, values.eval_data, **options)
+    scoring.check_images_fit(shape, tested)
     needs_images = any(FORMATS[name].needs_images(has_ranges) for name in formats)
     if needs_images:  # opened before any image is scored, which takes time
         source = data.load_for_model(values.model, shape, values.calibration_data, **options)
         _check_has_training_images(source, "calibration_data", "calibrated")
-    tested = data.load_for_model(values.model, shape, values.eval_data, **options)
     if values.labels:
         tested = dataclasses.replace(tested, titles=metadata.read_labels(values.labels))
     examination = pipeline.examine_keras(model, tested, values.eval_images)

@@ -18,9 +18,7 @@ flags.DEFINE_list(
     None,
     f"some of {', '.join(FORMATS)}; default: {','.join(BASIC)}, of a model trained with --qat {','.join(QAT)}",
 )
-flags.DEFINE_string(
-    "calibration_data", None, "data whose training images set int8's ranges; default: the run's own or eval_data"
-)
+flags.DEFINE_string("calibration_data", None, "data whose training images set int8's ranges; default: the run's own")
 flags.DEFINE_string("eval_data", None, "data whose test images check every file; default: the run's own")
 flags.DEFINE_string("data_dir", None, "folder of prepared TFDS data sets; default: the run's own")
 flags.DEFINE_string("class_index", None, "file with ImageNet's classes, for folder: data; default: the run's own")
