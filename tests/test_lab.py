@@ -25,22 +25,23 @@ SMOKE = ("--data=digits", "--budget=smoke")
 CONTENT = {
     "table1": ("net,image_size,parameters,multiply_adds,stem,stage1,stage2,stage3,stage4",
                r"\| ResNet-50, multiply-adds \(1e9\) \| 3\.80 \| 3\.86 \| \+0\.06 \|"),
-    "table6": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error",
+    "table6": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error,test_images",
                r"\| ResNet-20, test error \(%\) \| 8\.75 \| [\d.]+ \|  \|"),
     "degradation": ("net,kind,layers,seed,epoch,iteration,training_error,validation_error,learning_rate,test_error",
                     r"\| training error of plain-32 minus plain-20 \(points\) \| above 0 \(figure 6, left\) \| "),
-    "shortcuts": ("option,net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error",
+    "shortcuts": ("option,net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error,"
+                  "test_images",
                   r"\| B minus A \(points; the paper: 34 layers, ImageNet\) \| -0\.51 \| [\d.-]+ \|  \|"),
     "responses": ("net,kind,layers,seed,layer,name,standard_deviation",
                   r"\| ResNet-20 over plain-20 \| below 1 \| [\d.]+ \|"),
-    "depth": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error,step_seconds,"
-              "step_peak_mb,build_seconds,first_step_seconds,second_step_seconds,loss,export_seconds,export_peak_mb,"
+    "depth": ("net,layers,seed,epochs,parameters,multiply_adds,training_error,validation_error,test_error,test_images,"
+              "step_seconds,step_peak_mb,build_seconds,first_step_seconds,second_step_seconds,loss,export_seconds,export_peak_mb,"
               "file_bytes", r"\| ResNet-44, parameters \(1e6\) \| 0\.66 \| 0\.66 \| \+0\.00 \|"),
     "crops": ("net,seed,views,num_views,scales,top1_error,top5_error,loss,num_images",
               r"\| ResNet-20: scales minus 10 crops \(points; the paper's ResNet-50\) \| -2\.11 \| [\d.-]+ \| "),
     "gradients": ("net,kind,layers,seed,epoch,iteration,layer,name,gradient_norm",
                   r"\| plain-20: weakest layer over strongest, at the start \| not vanishing \| [\d.e-]+ \|"),
-    "unravelled": ("net,layers,seed,shortcut,kind,block,name,test_error",
+    "unravelled": ("net,layers,seed,shortcut,kind,block,name,test_error,test_images",
                    r"\| exclusive gating minus identity \(points; the paper: ResNet-110\) \| 2\.09 \| [\d.-]+ \|  \|"),
 }  # fmt: skip
 # FACTS.md: trainable parameters and multiply-adds.

@@ -376,6 +376,6 @@ def test_the_doctor_names_what_is_wrong_with_calibration_images(case):
 @pytest.mark.smoke
 def test_the_doctor_speaks_on_stderr_and_on_the_card(digits_run, tmp_path):
     flags = [f"--model={digits_run}/model.keras", "--formats=int8", f"--output_dir={tmp_path}/out"]
-    done = run("export/main.py", *flags, "--calibration_images=10", "--max_top1_drop=10", "--eval_images=100")
-    assert "Warning: calibration images: only 10 images" in done.stderr
-    assert "only 10 images" in (tmp_path / "out" / "card.md").read_text()
+    done = run("export/main.py", *flags, "--calibration_images=24", "--max_top1_drop=10", "--eval_images=100")
+    assert "Warning: calibration images: only 24 images" in done.stderr
+    assert "only 24 images" in (tmp_path / "out" / "card.md").read_text()

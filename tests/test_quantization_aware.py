@@ -166,9 +166,8 @@ def test_a_net_of_qat_is_not_pruned_and_the_command_says_so_at_once(qat_run, tmp
 
 @pytest.mark.unit
 def test_a_float_file_of_a_net_of_qat_is_told_to_be_another_net(digits_net, tmp_path):
-    images, _, _ = input_pipeline.arrays(data.load("digits"), "train", 40)
-    aware = quantization_aware.convert(digits_net, images.astype("float32"), 1)
-    staged = pipeline.stage(aware, str(tmp_path), images, 1)
+    aware, images = digits_net
+    staged = pipeline.stage(aware, str(tmp_path), images.astype("uint8"), 1)
     examination = pipeline.examine_keras(aware, data.load("digits"), 20)
     failures = {
         name: pipeline.produce(name, staged, examination, verify.Gate(max_size_mb=1e-6)).failures

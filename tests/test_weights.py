@@ -272,7 +272,7 @@ def test_torch_files_that_carry_code_are_refused(tmp_path):
 def test_without_torch_the_message_says_how_to_convert(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"x")
-    with pytest.raises(ImportError, match=r"pip install keras-resnet\[torch\]. Or convert"):
+    with pytest.raises(ImportError, match=r"pip install torch. Or convert"):
         keras_resnet.ResNet18(weights=tmp_path / "w.pth")
 
 
