@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from export import convert, metadata, probabilities, targets, templates
+from export import card, convert, metadata, probabilities, targets, templates
 from export.formats import FORMATS
 from train import predictor
 
@@ -147,6 +147,8 @@ def make(subject, paths, folder, target=None):
     files = {os.path.basename(path): _file(subject, name, path, folder, target) for name, path in paths.items()}
     _write_golden(subject, folder)
     _write(folder, metadata.LABELS, metadata.labels_text(subject.labels))
+    images = [f"golden/{number}.png" for number in range(len(subject.images))]
+    photo, photo_pixels = "golden/photo.jpg", "golden/photo.png"
     manifest = {
         "name": subject.name,
         "num_classes": len(subject.labels),
@@ -154,12 +156,14 @@ def make(subject, paths, folder, target=None):
         "resize": subject.resize,
         "interpolation": subject.interpolation,
         "golden": {
-            "images": [f"golden/{number}.png" for number in range(len(subject.images))],
-            "photo": "golden/photo.jpg",
-            "photo_pixels": "golden/photo.png",
+            "images": images,
+            "photo": photo,
+            "photo_pixels": photo_pixels,
             "data": subject.data,
         },
-        "sha256": {name: _sha256(os.path.join(folder, name)) for name in _beside(subject)},
+        "sha256": {
+            name: card.sha256(os.path.join(folder, name)) for name in (metadata.LABELS, photo, photo_pixels, *images)
+        },
         "files": files,
     }
     _write(folder, MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -172,17 +176,6 @@ def make(subject, paths, folder, target=None):
     except RuntimeError as error:
         raise RuntimeError(f"The bundle does not pass its own check, python classify.py --check. {error}") from error
     return manifest
-
-
-def _beside(subject):
-    """Names of the files that the check needs unchanged, beside the nets."""
-    numbers = range(len(subject.images))
-    return (metadata.LABELS, *(f"golden/{name}" for name in ("photo.jpg", "photo.png", *(f"{n}.png" for n in numbers))))
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_probabilities(content, name, target):

@@ -34,19 +34,11 @@ class Images:
 
 
 def open_model(values):
-    """The model that `--model` names, and the file that its weights come from.
-
-    Raises:
-        ValueError: if there is none, or `--labels` does not name as many classes.
-    """
-    if values.model in list_models():
-        file, _ = weights.resolve(values.model, values.weights)
-        model = network.published(values.model, values.weights)
-    else:
-        file, model = values.model, predictor.load_keras(values.model)
-    if values.labels:
-        metadata.check_labels(metadata.read_labels(values.labels), model.outputs[0].shape[-1])
-    return file, model
+    """The model that `--model` names, and the file that its weights come from."""
+    if values.model not in list_models():
+        return values.model, predictor.load_keras(values.model)
+    file, _ = weights.resolve(values.model, values.weights)
+    return file, network.published(values.model, values.weights)
 
 
 def open_training(model, kinds, values):
@@ -93,14 +85,16 @@ def open_images(model, formats, values, has_ranges):
     shape = pipeline.check_static(model)
     options = {"data_dir": values.data_dir, "class_index": values.class_index}
     options["preprocessing"] = getattr(model, "preprocessing", None)  # of published weights
+    labels = metadata.read_labels(values.labels) if values.labels else None
+    if labels:
+        metadata.check_labels(labels, model.outputs[0].shape[-1])
     tested = data.load_for_model(values.model, shape, values.eval_data, **options)
+    tested = dataclasses.replace(tested, titles=labels or tested.titles)
     scoring.check_images_fit(shape, tested)
     needs_images = any(FORMATS[name].needs_images(has_ranges) for name in formats)
     if needs_images:  # opened before any image is scored, which takes time
         source = data.load_for_model(values.model, shape, values.calibration_data, **options)
         _check_has_training_images(source, "calibration_data", "calibrated")
-    if values.labels:
-        tested = dataclasses.replace(tested, titles=metadata.read_labels(values.labels))
     examination = pipeline.examine_keras(model, tested, values.eval_images)
     facts = {
         "labels": tested.titles,

@@ -44,7 +44,7 @@ def opened(output_dir, overwrite):
             raise
         raise ValueError(
             f"The disk filled up during the export; nothing was published. Received: --output_dir={output_dir}, with "
-            f"{_free(made[-1] if made else output_dir):,} bytes free now. Free some, or ask for fewer --formats."
+            f"{_free(output_dir):,} bytes free now. Free some, or ask for fewer --formats."
         ) from error
     finally:
         for path in made:

@@ -246,8 +246,8 @@ def test_options_are_those_of_the_nets(monkeypatch):
 @pytest.mark.unit
 def test_table6_has_the_errors_of_the_last_epoch():
     net = nets.Net("ResNet8")
-    run = types.SimpleNamespace(net=net, config=types.SimpleNamespace(seed=4, epochs=2), test_error=lambda model: 7.0)
-    run.num_test_images = 5
+    run = types.SimpleNamespace(net=net, config=types.SimpleNamespace(seed=4, epochs=2))
+    run.tested = lambda model: {"test_error": 7.0, "test_images": 5}
     run.model = lambda: net.build((8, 8, 1))
     run.history = lambda: [{"accuracy": 0.5, "val_accuracy": 0.25}, {"accuracy": 0.75, "val_accuracy": 0.625}]
     (row,) = table6.measure([run], None)

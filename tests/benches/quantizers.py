@@ -19,6 +19,7 @@ OURS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 CONVERTERS = ("float16", "dynamic", "int8", "int16x8")
 CALIBRATION_IMAGES, TEST_IMAGES = 100, 5000  # of CIFAR-10
 AT_ONCE = 100  # images that the Keras model scores
+IMAGES = "images.npy"  # those to calibrate on, in a folder of files
 FEWEST_AGREED = 0.95  # of ImageNet answers in int8
 MOST_BEHIND = 0.5  # decibels of the logits' signal-to-noise ratio that another quantizer may be ahead
 
@@ -84,18 +85,25 @@ NETS = {
 }
 
 
+def write_converters(model, images, folder, formats):
+    """TFLiteConverter's files, dict from the format to the path; the images stay in the folder as IMAGES."""
+    saved, array = os.path.join(folder, "model.keras"), os.path.join(folder, IMAGES)
+    model.save(saved)
+    np.save(array, images)
+    answer("converter", saved, folder, ",".join(formats), array)
+    return {name: os.path.join(folder, f"{name}.tflite") for name in formats}
+
+
 def write_all(model, images, folder):
     """Everyone's files; also prints what was refused."""
     files = {(name, "ours"): path for name, path in latency.write_ours(model, images, folder, OURS).items()}
-    saved, array, plain = (os.path.join(folder, name) for name in ("model.keras", "images.npy", "plain.tflite"))
-    model.save(saved)
-    np.save(array, images)
+    theirs = write_converters(model, images, folder, CONVERTERS)
+    files |= {(name, "TFLiteConverter"): path for name, path in theirs.items()}
+    plain = os.path.join(folder, "plain.tflite")
     with open(plain, "wb") as file:
         file.write(flatbuffer.to_bytes(walk.from_keras(model, 1)))
-    answer("converter", saved, folder, ",".join(CONVERTERS), array)
-    files |= {(name, "TFLiteConverter"): os.path.join(folder, f"{name}.tflite") for name in CONVERTERS}
     os.makedirs(os.path.join(folder, "litert"))
-    refused = answer("litert_quantizer", plain, os.path.join(folder, "litert"), array)
+    refused = answer("litert_quantizer", plain, os.path.join(folder, "litert"), os.path.join(folder, IMAGES))
     for name, reason in refused.items():
         print(f"litert-quantizer refuses {name}: {reason}", flush=True)
     for path in sorted(glob.glob(os.path.join(folder, "litert/*"))):
@@ -168,13 +176,10 @@ def agreement(net):
     for calibrated, tested in ((files[1::2], files[::2]), (files[::2], files[1::2])):
         rows = [views.ten_crops(np.asarray(open_image(file)), size, preprocessor.preprocessing) for file in tested]
         with tempfile.TemporaryDirectory() as folder:
-            images, array, saved = preprocessor.crops(calibrated), f"{folder}/images.npy", f"{folder}/model.keras"
-            np.save(array, images)
-            model.save(saved)
-            answer("converter", saved, folder, "int8", array)
-            files_of = {"TFLiteConverter": f"{folder}/int8.tflite"}
-            files_of["ours"] = latency.write_ours(model, images, folder, ("int8",))["int8"]
-            runs = {whose: predictor.from_tflite(file) for whose, file in files_of.items()}
+            writers = {"TFLiteConverter": write_converters, "ours": latency.write_ours}
+            images = preprocessor.crops(calibrated)
+            files_of = {whose: write(model, images, folder, ("int8",)) for whose, write in writers.items()}
+            runs = {whose: predictor.from_tflite(made["int8"]) for whose, made in files_of.items()}
             for crops in map(np.stack, rows):
                 expected = keras_model.predict(crops)
                 for whose, run in runs.items():

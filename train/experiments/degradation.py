@@ -33,7 +33,7 @@ def measure(runs, settings):
             }
             for row in run.history()
         ]
-        own[-1]["test_error"] = run.test_error()
+        own[-1]["test_error"] = run.tested(run.model())["test_error"]
         rows += own
     return rows
 

@@ -58,15 +58,10 @@ class Run:
         """The trained `keras.Model`, from pixels to logits."""
         return predictor.load_keras(self.path)
 
-    @property
-    def num_test_images(self):
-        """How many images `test_error` is of."""
-        return len(self.source().splits["test"].positions)
-
-    def test_error(self, model=None):
-        """Per cent of the test images that it, or a changed model, gets wrong."""
-        found = predictor.from_keras(model or self.model())
-        return 100 * (1 - scoring.score(*scoring.predict(found, self.source(), "test")).top1)
+    def tested(self, model):
+        """Columns of a row: the per cent of the test images that its model gets wrong, and how many they are."""
+        found = scoring.score(*scoring.predict(predictor.from_keras(model), self.source(), "test"))
+        return {"test_error": 100 * (1 - found.top1), "test_images": found.num_images}
 
 
 def plan(settings, net, seed, num_epochs, passing=None):

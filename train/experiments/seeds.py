@@ -46,6 +46,11 @@ def compared(errors, others, num_images):
     return direction(minus(errors, others), max(ONE_SEED_SHOWS, 200 * math.sqrt(sum(variances))))
 
 
+def relation(errors, others, num_images):
+    """What one net is to another by their test errors, in words; arguments as of `compared`."""
+    return {-1: "better than", 0: "level with", 1: "worse than"}[compared(errors, others, num_images)]
+
+
 def direction(differences, shown_from=ONE_SEED_SHOWS):
     """What differences in points show: 1 or -1 where they have that sign, 0 where they may be nothing.
 

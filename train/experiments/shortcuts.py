@@ -80,9 +80,7 @@ def _readings(errors, num_images):
             sentences += [f"{_listed(of_sign)} {words}."] if of_sign else []
     for place, one in enumerate(options):
         for other in options[place + 1 :]:
-            sign = seeds.compared(errors[other], errors[one], num_images)
-            relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
-            sentences.append(f"{other} is {relation} {one}.")
+            sentences.append(f"{other} is {seeds.relation(errors[other], errors[one], num_images)} {one}.")
     return sentences
 
 

@@ -32,9 +32,8 @@ def measure(runs, settings):
                 "multiply_adds": keras_resnet.count_flops(model),
                 "training_error": 100 * (1 - last["accuracy"]),
                 "validation_error": 100 * (1 - last["val_accuracy"]),
-                "test_error": run.test_error(model),
-                "test_images": run.num_test_images,
             }
+            | run.tested(model)
         )
     return rows
 
@@ -67,7 +66,5 @@ def _reading(errors, num_images):
     """What the errors, lists with one a seed, show from the shallowest to the deepest: list of sentences."""
     sentences, nets = [f"The lowest error has {min(errors, key=lambda net: seeds.mean(errors[net]))}."], [*errors]
     for shallow, deep in itertools.pairwise(nets):
-        sign = seeds.compared(errors[deep], errors[shallow], num_images)
-        relation = {-1: "better than", 0: "level with", 1: "worse than"}[sign]
-        sentences.append(f"{deep} is {relation} {shallow}.")
+        sentences.append(f"{deep} is {seeds.relation(errors[deep], errors[shallow], num_images)} {shallow}.")
     return sentences

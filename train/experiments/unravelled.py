@@ -30,8 +30,7 @@ def measure(runs, settings):
     for run in runs:
         model = run.model()
         own = {"net": run.net.title, "layers": run.net.depth, "seed": run.config.seed, "shortcut": run.net.option}
-        whole = {"test_error": run.test_error(model), "test_images": run.num_test_images}
-        rows.append(own | {"kind": "whole", "block": 0, "name": ""} | whole)
+        rows.append(own | {"kind": "whole", "block": 0, "name": ""} | run.tested(model))
         if not run.net.shortcut:
             rows += [own | row for row in lesions.score(model, run.source(), run.net.is_plain)]
     return rows
