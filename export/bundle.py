@@ -3,12 +3,10 @@
 bundle/  NAME_FORMAT.tflite  labels.txt  bundle.json  golden/  classify.py  classify.cc  Classify.kt  README.md
 """
 
-import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 
@@ -18,9 +16,6 @@ from train import predictor
 
 FOLDER = "bundle"
 MANIFEST = "bundle.json"
-GOLDEN_IMAGES = 5
-ENLARGED = 8  # times that an image without an original is blown up for the golden photograph
-MOST_SIDE = 2048  # pixels of the golden photograph: above, the preprocessing is what takes the time
 # Tolerances: how far other kernels may move the difference of two logits. As far as LiteRT's own kernels move it,
 # beside XNNPACK's; at least as if each logit were stored one step away; where logits are floats, at least these, by
 # what the file computes with: other processors sum in another order, integers round elsewhere (BUILD_NOTES.md).
@@ -28,92 +23,7 @@ FLOORS = {"float32": 2e-3, "int8": 0.2, "int16": 0.02}
 STEPS = 2.0  # one a logit
 ROUNDING = 1e-3  # of a logit: float32 sums, and the digits in bundle.json
 DIGITS = 7  # after the point, of probabilities in bundle.json
-# Logits from the best class to the next that golden images should have: in no kernels the other one wins.
-MARGIN = 1.0
 SEEN = 0.02  # of a net that gives probabilities: smaller ones are of too few steps to tell logits by
-# Data whose classes are numbers indeed.
-NUMBERS = ("digits", "tfds:mnist", "tfds:svhn_cropped")
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What a bundle tells of, beside its files.
-
-    Attributes:
-        name: of the model.
-        labels: sequence of str, by class.
-        images: uint8 (n, h, w, c), real ones.
-        photo: bytes of a JPEG.
-        photo_pixels: uint8 (h, w, c): what the net should see of it.
-        resize: length in pixels that the shorter side of a photograph is resized to.
-        interpolation: "bilinear" or "bicubic".
-        data: where the images come from.
-    """
-
-    name: str
-    labels: tuple
-    images: np.ndarray
-    photo: bytes
-    photo_pixels: np.ndarray
-    resize: int
-    interpolation: str
-    data: str
-
-
-def choose(name, source, examination):
-    """The `Subject` of a model: images of different classes, the first of them also as a photograph.
-
-    Args:
-        name: of the model.
-        source: `train.data.Source`.
-        examination: `pipeline.Examination`.
-    Returns:
-        `Subject`.
-    Raises:
-        ValueError: if the labels are not the model's classes.
-    """
-    metadata.check_labels(source.titles, examination.expected.shape[1])
-    if source.name not in NUMBERS and all(title.isdecimal() for title in source.titles):
-        text = f"the labels are mere numbers: {source.name} names no classes. Pass --labels=FILE, a line a class"
-        print(f"Warning: {text}.", file=sys.stderr)
-    # Of each class the one that the net is least sure of, by a margin, and right about: its probabilities move with
-    # every fault, its class with none that is allowed.
-    sure = np.ptp(np.sort(examination.expected, axis=1)[:, -2:], axis=1)
-    rows = np.lexsort((sure, sure < MARGIN))
-    right = rows[examination.expected.argmax(axis=1)[rows] == examination.labels[rows]]
-    rows = right if len(right) else rows
-    _, first = np.unique(examination.labels[rows], return_index=True)
-    spread = np.linspace(0, len(first) - 1, min(GOLDEN_IMAGES, len(first))).astype("int64")
-    chosen = rows[first[spread]]
-    photo = _photo(source, examination.images[chosen[0]], examination.indices[chosen[0]])
-    steps, height = source.preprocessing, source.image_shape[0]
-    return Subject(
-        name=name,
-        labels=tuple(source.titles),
-        images=examination.images[chosen],
-        photo=photo,
-        photo_pixels=source.decode(photo).numpy(),
-        resize=round(height * steps.resize / steps.crop),
-        interpolation=steps.interpolation,
-        data=source.name,
-    )
-
-
-def _photo(source, image, index):
-    """A JPEG: the image's own file where it is one, else the image itself, enlarged."""
-    import tensorflow as tf  # seconds of import, done by then
-
-    if source.encoded:
-        encoded = source.splits["test"].open()(tf.constant(index))["image"]
-        whole = tf.io.decode_image(encoded, source.image_shape[-1], expand_animations=False)
-        if tf.io.is_jpeg(encoded) and max(whole.shape[:2]) <= MOST_SIDE:
-            return encoded.numpy()
-        scale = min(1.0, MOST_SIDE / max(whole.shape[:2]))
-        sides = [round(scale * side) for side in whole.shape[:2]]
-        image = tf.cast(tf.round(tf.image.resize(whole, sides, "area")), tf.uint8)
-    else:
-        image = np.repeat(np.repeat(image, ENLARGED, axis=0), ENLARGED, axis=1)
-    return tf.io.encode_jpeg(image, quality=95).numpy()
 
 
 def fastest_first(results):
@@ -131,7 +41,7 @@ def make(subject, paths, folder, target=None):
     """Writes the bundle and runs its own check in a child process.
 
     Args:
-        subject: `Subject`.
+        subject: `subjects.Subject`.
         paths: dict from format to a verified `.tflite` file, at least one, of one image a call; the first is what
             `classify.py` and the snippets run.
         folder: where to write; new.
@@ -139,9 +49,8 @@ def make(subject, paths, folder, target=None):
     Returns:
         dict: the content of `bundle.json`.
     Raises:
-        ValueError: if the labels are not the classes', a file does not rank the classes as before, or the target does
-            not run it with probabilities.
-        RuntimeError: if the check fails.
+        ValueError: if the labels are not the classes', a file does not rank the classes as before, the target does not
+            run it with probabilities, or the check fails.
     """
     os.makedirs(os.path.join(folder, "golden"))
     files = {os.path.basename(path): _file(subject, name, path, folder, target) for name, path in paths.items()}
@@ -167,14 +76,17 @@ def make(subject, paths, folder, target=None):
         "files": files,
     }
     _write(folder, MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    words = _words(manifest)
+    words = templates.words(manifest)
     for name in ("README.md", "classify.cc", "Classify.kt"):
         _write(folder, name, templates.filled(name, words))
     shutil.copyfile(templates.path("classify.py"), os.path.join(folder, "classify.py"))
     try:
         convert.run_child(os.path.join(folder, "classify.py"), "--check")
     except RuntimeError as error:
-        raise RuntimeError(f"The bundle does not pass its own check, python classify.py --check. {error}") from error
+        raise ValueError(
+            "The bundle does not pass its own check here. Expected `python classify.py --check` to end well. "
+            f"Received: {error} Leave out --bundle to get the files alone."
+        ) from error
     return manifest
 
 
@@ -254,51 +166,3 @@ def _write_golden(subject, folder):
 def _write(folder, name, text):
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _words(manifest):
-    """What the templates name, for the first file."""
-    height, width, channels = manifest["image_shape"]
-    classes = manifest["num_classes"]
-    file, row = next(iter(manifest["files"].items()))
-    is_grey, is_float = channels == 1, row["input"] == "float32"
-    put = "putFloat({}.toFloat())" if is_float else "put({}.toByte())"
-    is_integer = row["output"] == "int8"
-    values = ["((299 * red + 587 * green + 114 * blue) / 1000)"] if is_grey else ["red", "green", "blue"]
-    lines = ["| file | format | bytes | input | output | for |", "| --- | --- | --- | --- | --- | --- |"]
-    for name, one in manifest["files"].items():
-        suits = FORMATS[one["format"]].suits
-        lines.append(f"| `{name}` | {one['format']} | {one['bytes']:,} | {one['input']} | {one['output']} | {suits} |")
-    return {
-        "NAME": manifest["name"],
-        "FILE": file,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "CHANNELS": channels,
-        "CHANNEL_WORDS": "grey" if is_grey else "red, green, blue",
-        "MAGICK": "gray" if is_grey else "rgb",
-        "CLASSES": classes,
-        "PIXEL": row["input"],
-        "PIXEL_CPP": "float" if is_float else "uint8_t",
-        "PIXEL_BYTES": channels * (4 if is_float else 1),
-        "PUT": "; ".join(f"image.{put.format(value)}" for value in values),
-        "SCORE": "int8, (score + 128) / 256 is the probability" if is_integer else "float, probabilities",
-        "SCORE_CPP": "int8_t" if is_integer else "float",
-        "SCORE_KOTLIN": "ByteArray" if is_integer else "FloatArray",
-        "VALUE_CPP": "(score + 128) / 256.0f" if is_integer else "score",
-        "VALUE_KOTLIN": f"FloatArray({classes}) {{ (scores[0][it] + 128) / 256f }}" if is_integer else "scores[0]",
-        "OUTPUTS": _outputs(manifest),
-        "RESIZE": manifest["resize"],
-        "INTERPOLATION": manifest["interpolation"],
-        "GREY": "\n  It takes colour images only: this net is for grey ones, use the code above." if is_grey else "",
-        "TABLE": "\n".join(lines),
-        "DATA": manifest["golden"]["data"],
-    }
-
-
-def _outputs(manifest):
-    """How the files give probabilities, in a sentence."""
-    outputs = {row["output"] for row in manifest["files"].values()}
-    if outputs == {"float32"}:
-        return "float32 probabilities"
-    return "probabilities (int8 where the table says so: (score + 128) / 256; MediaPipe does not read these)"

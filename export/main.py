@@ -64,7 +64,7 @@ def main(argv):
 
 def export(values, folder):
     """Makes the files in the staging folder, and publishes them; returns the exit code."""
-    from export import bundle, card, inputs, pictures, pipeline, publication, verify
+    from export import bundle, card, inputs, pictures, pipeline, publication, subjects, verify
     from keras_resnet.quantization_aware import is_quantization_aware
 
     file, model = inputs.open_model(values)
@@ -74,7 +74,7 @@ def export(values, folder):
     tuning = inputs.open_training(model, preparations(formats), values) if preparations(formats) else None
     images = inputs.open_images(model, formats, values, has_ranges)
     examination = images.examination
-    subject = bundle.choose(model.name, images.source, examination) if values.bundle else None
+    subject = subjects.choose(model.name, images.source, examination) if values.bundle else None
     print(f"{model.name}: top-1 {examination.top1:.2%} on {len(examination.labels):,} test images", flush=True)
     gate = verify.Gate(**{field.name: values[field.name].value for field in dataclasses.fields(verify.Gate)})
     if coarse := verify.too_coarse(gate.max_top1_drop, len(examination.labels)):

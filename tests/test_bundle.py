@@ -27,6 +27,7 @@ from export import (
     pipeline,
     probabilities,
     quantization,
+    subjects,
     targets,
     templates,
     walk,
@@ -434,13 +435,13 @@ def test_names_that_do_not_fit_are_refused_before_any_work(digits_run, tmp_path,
 @pytest.mark.unit
 def test_labels_that_are_mere_numbers_are_warned_of(capsys):
     source, examination = data.load("synthetic"), examination_of(10)
-    bundle.choose("net", source, examination)
+    subjects.choose("net", source, examination)
     assert "Warning: the labels are mere numbers: synthetic names no classes. Pass --labels=" in capsys.readouterr().err
     for other in (
         dataclasses.replace(source, titles=tuple("abcdefghij")),
         dataclasses.replace(source, name="digits"),  # whose classes are numbers
     ):
-        bundle.choose("net", other, examination)
+        subjects.choose("net", other, examination)
         assert capsys.readouterr().err == ""
 
 
@@ -515,8 +516,8 @@ def test_a_bundle_that_fails_its_own_check_is_not_made(tmp_path):
     buffer = io.BytesIO()
     PIL.Image.fromarray(images[0]).save(buffer, "JPEG")
     labels = tuple("abcdefghij")
-    subject = bundle.Subject("net", labels, images, buffer.getvalue(), 255 - images[0], 37, "bilinear", "noise")
-    with pytest.raises(RuntimeError, match="does not pass its own check"):
+    subject = subjects.Subject("net", labels, images, buffer.getvalue(), 255 - images[0], 37, "bilinear", "noise")
+    with pytest.raises(ValueError, match="does not pass its own check"):
         bundle.make(subject, {"float32": str(tmp_path / "net.tflite")}, str(tmp_path / "bundle"))
 
 

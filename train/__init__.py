@@ -84,7 +84,7 @@ def run(main):
             print(f"Error: {message}", file=sys.stderr)
             return code
         except KeyboardInterrupt:
-            print("Interrupted. The same command goes on from what is written.", file=sys.stderr)
+            print("Interrupted. Start the same command again.", file=sys.stderr)
             return 130
 
     app.run(guarded)
