@@ -1,5 +1,6 @@
 """What several test files need: the real data, commands in processes of their own, a trained run."""
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -16,6 +17,8 @@ import tensorflow as tf  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 DATA = pathlib.Path(os.environ.get("KERAS_RESNET_TEST_DATA", ROOT / "../shared/data")).resolve()
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: pip install -e '.[test,torch]'")
 
 
 @pytest.fixture

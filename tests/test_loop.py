@@ -8,14 +8,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import run
+from conftest import needs_torch, run
 
+import keras_resnet
 from train import (
     config,
     data,
     input_pipeline,
     loop,
     losses,
+    network,
     normalization,
     optimizers,
     predictor,
@@ -164,6 +166,32 @@ def test_a_step_is_sgd_with_nesterov_momentum_and_coupled_l2():
         velocity = -options.learning_rate * decayed
         expected = before + options.momentum * velocity - options.learning_rate * decayed
         assert np.allclose(variable.numpy(), expected, atol=1e-6 + 1e-5 * np.abs(expected).max())
+
+
+@needs_torch
+@pytest.mark.contract
+def test_steps_are_torchs(tmp_path):
+    """From the same weights and batches; what ReLUs near zero make of float32's last bits: 5e-6 and 0.014."""
+    fields = {"learning_rate": 0.01, "schedule": "constant", "weight_decay": 0.05, "decay_all": True}
+    options = config.make({"model": "ResNet20", "data": "digits", "recipe": "paper_cifar", "batch_size": 32} | fields)
+    stock = keras_resnet.build("ResNet20", weights=None, input_shape=(32, 32, 3), classifier_activation=None)
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(3, 32, 32, 32, 3)).astype("float32"), rng.integers(0, 10, (3, 32))
+    start, numbers = stock.get_weights(), [str(number) for number in range(len(stock.weights))]
+    given = {"rate": 0.01, "momentum": 0.9, "decay": 0.05, **dict(zip(numbers, start, strict=True))}
+    np.savez(tmp_path / "given.npz", images=images, labels=labels, **given)
+    run("tests/torch_training.py", tmp_path / "given.npz", tmp_path / "found.npz")
+    theirs = np.load(tmp_path / "found.npz")
+
+    model = network.for_training(stock, options)
+    state = steps.make_state(options, model, optimizers.build(options, model, len(images)))
+    train_steps = steps.make_train_steps(DEFAULT, state, options)
+    batches = iter(tf.data.Dataset.from_tensor_slices({"image": images, "label": labels}))
+    totals = [train_steps(batches, tf.constant(1), tf.zeros(3))[0] for _ in images]
+    assert np.allclose([total[0] / 32 for total in totals], theirs["losses"], rtol=1e-4)
+    for number, before, after in zip(numbers, start, model.get_weights(), strict=True):
+        moves = theirs[number] - before
+        assert np.abs(after - before - moves).max() < 0.03 * np.abs(moves).max(), number
 
 
 def one_step(batch, num_steps=1, share=input_pipeline.WHOLE, scale=None, **fields):

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import importlib.util
 import json
 import pathlib
 import re
@@ -13,7 +12,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, needs_torch, run
 from safetensors.numpy import load_file, save_file
 
 import keras_resnet
@@ -21,9 +20,6 @@ from keras_resnet import weights as published
 from keras_resnet.variants import VARIANTS
 from keras_resnet.weights import WEIGHTS
 from train import predictor, scoring
-
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed: pip install -e '.[test,torch]'")
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ class Block(nn.Module):
     def __init__(self, before, filters):
         super().__init__()
         self.strides, self.missing = filters // before, (filters - before) // 2
-        self.conv1 = nn.Conv2d(before, filters, 3, self.strides, 1, bias=False)
-        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
+        self.conv1, self.bn1 = nn.Conv2d(before, filters, 3, self.strides, 1, bias=False), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False), nn.BatchNorm2d(filters)
 
     def forward(self, x):
         y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
