@@ -48,7 +48,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
-    "overwrite", False, "replace an earlier export in output_dir; not where a format that it has fails now"
+    "overwrite", False, "replace an earlier export in output_dir; not where a format that it has fails now, or all fail"
 )
 
 
