@@ -34,7 +34,7 @@ from export import (
 )
 from export.formats import FORMATS
 from keras_resnet.preprocessing import Preprocessing, Preprocessor
-from train import data, predictor
+from train import data, input_pipeline, predictor
 
 FLAGS = ("--formats=saved_model,float32,dynamic,int8,int8_float_io", "--bundle", "--max_top1_drop=5")
 # What `pip install ai-edge-litert numpy pillow` brings; everything else is refused at import.
@@ -507,6 +507,27 @@ def test_a_bundle_is_made_of_photographs(photographs, tmp_path):
     folder = tmp_path / "out" / "bundle"
     assert (folder / "labels.txt").read_text() == "cat\ndog\n"
     assert "ok      preprocessing" in classify(folder, "--check").stdout
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_golden_photograph_is_seen_as_in_training(photographs, script, tmp_path, is_turned):
+    """Which reads photographs as they are stored, where apps turn those of phones: the check would fail there."""
+    pixels = np.broadcast_to(np.arange(96, dtype="uint8")[:, None, None] * 2, (96, 96, 3))  # dark above, bright below
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for path in photographs.rglob("validation/*/*.JPEG"):
+        PIL.Image.fromarray(pixels).save(path, exif=exif if is_turned else b"")
+    source = data.load(f"folder:{photographs}", image_size=32)
+    images, labels, indices = input_pipeline.arrays(source, "test", 6)
+    examination = pipeline.Examination(images, labels, np.eye(2, dtype="float32")[labels], indices)
+    subject = subjects.choose("net", source, examination)
+    (tmp_path / "photo.jpg").write_bytes(subject.photo)
+    facts = {"image_shape": [32, 32, 3], "resize": subject.resize, "interpolation": subject.interpolation}
+    seen = script.read_photo(tmp_path / "photo.jpg", facts).astype("int64")
+    assert np.abs(seen - subject.photo_pixels).mean() < script.PIXEL_LEVELS
+    originals = [path.read_bytes() for path in photographs.rglob("validation/*/*.JPEG")]
+    assert (subject.photo in originals) != is_turned
 
 
 @pytest.mark.smoke
