@@ -276,7 +276,9 @@ def test_a_bundle_for_integers_alone_runs_on_its_target(digits_run, tmp_path):
     classify(folder, "--check")
     best = classify(folder, folder / "golden" / "0.png").stdout.splitlines()[1].split()
     assert best == [f"{max(row['scores'][0]):.2%}", str(np.argmax(row["scores"][0]))]
-    assert "int8 where the table says so: (score + 128) / 256" in (folder / "README.md").read_text()
+    page = (folder / "README.md").read_text()
+    assert "int8 where the table says so: (score + 128) / 256" in page
+    assert "nothing to scale outside" not in page
     assert "FloatArray(10) { (scores[0][it] + 128) / 256f }" in (folder / "Classify.kt").read_text()
     check_cpp(folder / "classify.cc", tmp_path)
 
@@ -618,6 +620,7 @@ def test_snippets_take_images_of_the_nets_size_as_they_are(digits_bundle):
     cpp = (digits_bundle / "classify.cc").read_text()
     assert "std::vector<float> Probabilities(tflite::Interpreter& interpreter, const std::vector<uint8_t>&" in cpp
     page = " ".join((digits_bundle / "README.md").read_text().split())
+    assert "give (1, 10) float32 probabilities: quantized inside, nothing to scale outside." in page
     assert "an image of 8 x 8 pixels is taken as it is; of any other the shorter side is resized to 9 pixels" in page
 
 

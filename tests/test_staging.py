@@ -192,6 +192,36 @@ def test_a_full_disk_is_told_with_the_folder_asked_for(tmp_path, monkeypatch):
         staging.check_space(output, ("float32",), 10**6, True)
 
 
+# The real exporter, to which something happens as it draws the card's picture, or as it publishes.
+MEANWHILE = """
+import os, signal, sys, train
+from export import main, pictures, publication
+module, name, code = sys.argv[1:4]
+del sys.argv[1:4]
+work = getattr(globals()[module], name)
+def interrupted(*arguments):
+    exec(code)
+    work(*arguments)
+setattr(globals()[module], name, interrupted)
+train.run(main.main)
+"""
+
+
+@pytest.mark.smoke
+def test_what_comes_while_an_export_ends(digits_run, tmp_path):
+    """A signal comes too late; another's export, on a disk that knows no locks, is not replaced."""
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--formats=float32"]
+    foreign = f"open({str(tmp_path / 'out' / 'card.json')!r}, 'w').close()"
+    refused = run("-c", MEANWHILE, "pictures", "draw", foreign, *flags, code=2).stderr
+    assert "Pass --overwrite to replace the earlier export in it." in refused
+    assert os.listdir(tmp_path / "out") == ["card.json"]
+    (tmp_path / "out" / "card.json").unlink()
+    late = "[os.kill(os.getpid(), number) for number in (signal.SIGTERM, signal.SIGINT)]"
+    run("-c", MEANWHILE, "publication", "publish", late, *flags)
+    names = sorted(os.listdir(tmp_path / "out"))
+    assert names == ["card.json", "card.md", "card.png", "config.json", "resnet8_float32.tflite"]
+
+
 @pytest.fixture
 def published(tmp_path):
     """Function that publishes a net's formats from a staging folder of its own, as `export.main` does."""
