@@ -138,14 +138,20 @@ def _file(subject, name, path, folder, target):
         "bytes": len(content),
         "input": np.dtype(image["dtype"]).name,
         "output": np.dtype(output["dtype"]).name,
-        "tolerance": round(_tolerance(FORMATS[name].scheme, verified, subject.images), DIGITS),
+        "tolerance": round(tolerance(FORMATS[name].scheme, verified, subject.images), DIGITS),
         "resolution": float(output["quantization"][0]) or 10.0 ** (1 - DIGITS),
         "scores": [[round(float(score), DIGITS) for score in row] for row in scores],
     }
 
 
-def _tolerance(scheme, verified, images):
-    """How far the difference of two logits may be off on other kernels; of the file without its softmax."""
+def tolerance(scheme, verified, images):
+    """How far the difference of two logits may be off on other kernels.
+
+    Args:
+        scheme: the file's `formats.Scheme`.
+        verified: bytes of the file without its softmax.
+        images: uint8 (n, h, w, c).
+    """
     ran = [predictor.from_tflite(verified, uses_xnnpack=uses).predict(images) for uses in (True, False)]
     logits, others = [np.log(np.maximum(one, SEEN)) for one in ran] if probabilities.has(verified) else ran
     observed = float(np.ptp(others - logits, axis=1).max())

@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import types
 import zipfile
 
 import golden
@@ -251,6 +252,37 @@ def test_other_kernels_pass_the_check(digits_bundle, script, own_bundle):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("name", ["dynamic", "int4"])
+def test_a_tolerance_covers_what_litert_s_own_kernels_move(script, name):
+    """Beyond the floor, which these nets' noise passes."""
+    files, images = files_of("ResNet20", [name])
+    tolerance = bundle.tolerance(FORMATS[name].scheme, files[name], images)
+    logits, others = (predictor.from_tflite(files[name], uses_xnnpack=uses).predict(images) for uses in (True, False))
+    moved = max(
+        others[n, a] - logits[n, a] - others[n, b] + logits[n, b] for n, a, b in np.ndindex(len(images), 10, 10)
+    )
+    assert moved > bundle.FLOORS["int8"]
+    assert tolerance == pytest.approx(moved + bundle.ROUNDING, rel=1e-3)
+
+
+@pytest.mark.unit
+def test_a_bundle_is_of_the_files_that_kept_their_promises_the_fastest_first():
+    def result(one_thread, two_threads, *failures):
+        latency = {"1": {"median": one_thread}, "2": {"median": two_threads}}
+        return pipeline.Result(f"after {one_thread} ms", types.SimpleNamespace(latency_ms=latency), [*failures])
+
+    results = {
+        "saved_model": result(1.0, 1.0),
+        "float32": result(9.0, 2.0),
+        "int8": result(2.0, 3.0, "agreement"),
+        "int8_cpu": result(3.0, 4.0),
+        "dynamic": pipeline.Result(None, None, ["did not convert"]),
+    }
+    kept = bundle.fastest_first(results)
+    assert [*kept.items()] == [("int8_cpu", "after 3.0 ms"), ("float32", "after 9.0 ms")]
+
+
+@pytest.mark.unit
 def test_a_changed_answer_fails_unless_the_two_were_as_close(script):
     row = {"scores": [[0.5, 0.3, 0.2]], "tolerance": 0.6, "resolution": 1e-6}
     for scores, is_kept in (([0.41, 0.39, 0.2], True), ([0.39, 0.41, 0.2], True), ([0.36, 0.28, 0.36], False)):
@@ -445,6 +477,19 @@ def test_labels_that_are_mere_numbers_are_warned_of(capsys):
     ):
         subjects.choose("net", other, examination)
         assert capsys.readouterr().err == ""
+
+
+@pytest.mark.unit
+def test_golden_images_are_right_by_little_more_than_a_margin():
+    """Of each class one: their probabilities move with every fault, their class with none that is allowed."""
+    labels, scores = np.repeat([3, 7], 5), np.zeros((10, 10), "float32")
+    sure = np.tile([-1.2, 0.5, 9.0, 1.5, 4.0], 2)  # by how much the right class is ahead
+    scores[np.arange(10), labels] = np.maximum(sure, 0)
+    scores[np.arange(10), 0] = np.maximum(-sure, 0)
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3)).astype("uint8")
+    examination = pipeline.Examination(images, labels, scores, np.arange(10))
+    chosen = subjects.choose("net", data.load("synthetic"), examination).images
+    assert np.array_equal(chosen, images[[3, 8]])
 
 
 def examination_of(num_classes):
