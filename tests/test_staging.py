@@ -105,6 +105,18 @@ def test_a_folder_is_one_export_s_and_goes_with_it(tmp_path):
 
 
 @pytest.mark.unit
+def test_a_folder_is_empty_at_first_whatever_a_kill_left(tmp_path):
+    left = tmp_path / staging.FOLDER
+    (left / "bundle" / "golden").mkdir(parents=True)
+    for name in (staging.LOCK, "net_int8.tflite", "bundle/labels.txt"):
+        (left / name).write_text("123")
+    with staging.opened(str(tmp_path), False) as folder:
+        assert os.listdir(folder) == [staging.LOCK]
+        assert (left / staging.LOCK).read_text() == str(os.getpid())
+    assert not left.exists()
+
+
+@pytest.mark.unit
 def test_what_comes_meanwhile_is_not_replaced(tmp_path):
     """By an exporter on a disk that knows no locks, say."""
     with staging.opened(str(tmp_path), False):
