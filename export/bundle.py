@@ -19,7 +19,7 @@ MANIFEST = "bundle.json"
 # Tolerances: how far other kernels may move the difference of two logits. As far as LiteRT's own kernels move it,
 # beside XNNPACK's; at least as if each logit were stored one step away; where logits are floats, at least these, by
 # what the file computes with: other processors sum in another order, integers round elsewhere (BUILD_NOTES.md).
-FLOORS = {"float32": 2e-3, "int8": 0.2, "int16": 0.02}
+FLOORS = {"float32": 2e-3, "int8": 0.2}
 STEPS = 2.0  # one a logit
 ROUNDING = 1e-3  # of a logit: float32 sums, and the digits in bundle.json
 DIGITS = 7  # after the point, of probabilities in bundle.json
@@ -138,18 +138,24 @@ def _file(subject, name, path, folder, target):
         "bytes": len(content),
         "input": np.dtype(image["dtype"]).name,
         "output": np.dtype(output["dtype"]).name,
-        "tolerance": round(_tolerance(FORMATS[name].scheme, verified, subject.images), DIGITS),
+        "tolerance": round(tolerance(FORMATS[name].scheme, verified, subject.images), DIGITS),
         "resolution": float(output["quantization"][0]) or 10.0 ** (1 - DIGITS),
         "scores": [[round(float(score), DIGITS) for score in row] for row in scores],
     }
 
 
-def _tolerance(scheme, verified, images):
-    """How far the difference of two logits may be off on other kernels; of the file without its softmax."""
+def tolerance(scheme, verified, images):
+    """How far the difference of two logits may be off on other kernels.
+
+    Args:
+        scheme: the file's `formats.Scheme`.
+        verified: bytes of the file without its softmax.
+        images: uint8 (n, h, w, c).
+    """
     ran = [predictor.from_tflite(verified, uses_xnnpack=uses).predict(images) for uses in (True, False)]
     logits, others = [np.log(np.maximum(one, SEEN)) for one in ran] if probabilities.has(verified) else ran
     observed = float(np.ptp(others - logits, axis=1).max())
-    computes = "int8" if scheme.weights in ("int8", "int4") and scheme.activations == "float32" else scheme.activations
+    computes = "float32" if {scheme.weights, scheme.activations} <= {"float32", "float16"} else "int8"
     return max(STEPS * probabilities.logit_step(verified) or FLOORS[computes], observed) + ROUNDING
 
 

@@ -65,7 +65,7 @@ def run_child(script, *arguments):
 def _last_words(errors):
     """What went wrong, in a line, without the lines of code that a traceback shows before it."""
     _, traceback, told = errors.strip().rpartition("Traceback (most recent call last):\n")
-    lines = told.splitlines()
+    lines = [line for line in told.splitlines() if not line.startswith("INFO: ")]  # LiteRT's remark on its delegate
     if not traceback:
         return " ".join(lines[-3:])
     message = itertools.dropwhile(lambda line: line.startswith(" "), lines)

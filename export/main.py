@@ -48,7 +48,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("clusters", 32, "distinct values of a kernel in clustered nets (arXiv 1510.00149)", lower_bound=2)
 flags.DEFINE_bool(
-    "overwrite", False, "replace an earlier export in output_dir; not where a format that it has fails now"
+    "overwrite", False, "replace an earlier export in output_dir; not where a format that it has fails now, or all fail"
 )
 
 
@@ -125,6 +125,8 @@ def check_flags(argv, values):
             raise ValueError(f"Expected {name} to be a share between 0 and 1. Received: --{name}={values[name].value}.")
     if values.labels:
         metadata.read_labels(values.labels)
+    if not values.output_dir:
+        raise ValueError("Expected --output_dir to name a folder, such as exports/NAME. Received: nothing.")
     if os.path.exists(values.output_dir) and not os.path.isdir(values.output_dir):
         raise ValueError(f"Expected output_dir to be a folder. Received: a file, {values.output_dir}.")
     formats = values.formats or BASIC

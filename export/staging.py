@@ -31,8 +31,8 @@ def opened(output_dir, overwrite):
         output_dir: the output folder, which may not exist.
         overwrite: whether there may be an earlier export in it.
     Raises:
-        ValueError: if nothing can be written there, another export is at work there, the folder is not empty, or the
-            disk fills up meanwhile.
+        ValueError: if nothing can be written there, another export is at work there, the folder is not empty, what has
+            the staging folder's name is none, or the disk fills up meanwhile.
     """
     made = _missing(output_dir)
     try:
@@ -40,7 +40,7 @@ def opened(output_dir, overwrite):
             check_replaceable(output_dir, overwrite)
             yield folder
     except Exception as error:
-        if getattr(error, "errno", None) not in FULL and os.strerror(errno.ENOSPC) not in str(error):
+        if getattr(error, "errno", None) not in FULL and not any(os.strerror(one) in str(error) for one in FULL):
             raise
         raise ValueError(
             f"The disk filled up during the export; nothing was published. Received: --output_dir={output_dir}, with "
@@ -103,6 +103,7 @@ def _claimed(output_dir):
     folder = os.path.join(output_dir, FOLDER)
     path = os.path.join(folder, LOCK)
     try:
+        _check_own(folder)
         os.makedirs(folder, exist_ok=True)
         lock = open(path, "a+", encoding="ascii")  # noqa: SIM115 - closed below, where the lock ends
     except OSError as error:
@@ -115,12 +116,25 @@ def _claimed(output_dir):
             lock.write(str(os.getpid()))
             lock.flush()
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             raise _not_writable(output_dir, error) from error
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _check_own(folder):
+    """Raises ValueError if what stands in the staging folder's place is no exporter's: it would be emptied."""
+    if not os.path.lexists(folder):
+        return
+    is_folder = os.path.isdir(folder) and not os.path.islink(folder)
+    names = os.listdir(folder) if is_folder else []
+    if not is_folder or (names and LOCK not in names):
+        raise ValueError(
+            f"What is called {FOLDER} in the output folder is not an export's. Expected none, or a folder with the "
+            f"{LOCK} of a killed export. Received: {folder}. Move it away, or choose another --output_dir."
+        )
 
 
 def _lock(lock, path, output_dir):
@@ -142,12 +156,19 @@ def _lock(lock, path, output_dir):
 
 
 def _clear(folder):
-    """Removes what a killed export left."""
+    """Removes what an export left, but its lock."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         elif entry.name != LOCK:
             os.remove(entry.path)
+
+
+def _remove(folder):
+    """The lock goes last: by it the next export knows as an exporter's what a kill leaves of this."""
+    with contextlib.suppress(OSError):
+        _clear(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _missing(path):
@@ -160,6 +181,7 @@ def _missing(path):
 
 
 def _free(path):
+    path = os.path.abspath(path)
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path).free

@@ -10,6 +10,7 @@ from export import metadata
 GOLDEN_IMAGES = 5
 ENLARGED = 8  # times that an image without an original is blown up for the golden photograph
 MOST_SIDE = 2048  # pixels of the golden photograph: above, the preprocessing is what takes the time
+EXIF = b"Exif\0\0"  # what its segment of a JPEG begins with
 # Logits from the best class to the next that golden images should have: in no kernels the other one wins.
 MARGIN = 1.0
 # Data whose classes are numbers indeed.
@@ -81,14 +82,17 @@ def choose(name, source, examination):
 
 
 def _photo(source, image, index):
-    """A JPEG: the image's own file where it is one, else the image itself, enlarged."""
+    """A JPEG: the image's own file where it is one, else the image itself, enlarged.
+
+    Not with EXIF, which may say where a photograph was taken, and hold a rotation that apps apply and training did not.
+    """
     import tensorflow as tf  # seconds of import, done by then
 
     if source.encoded:
-        encoded = source.splits["test"].open()(tf.constant(index))["image"]
+        encoded = source.splits["test"].open()(tf.constant(index))["image"].numpy()
         whole = tf.io.decode_image(encoded, source.image_shape[-1], expand_animations=False)
-        if tf.io.is_jpeg(encoded) and max(whole.shape[:2]) <= MOST_SIDE:
-            return encoded.numpy()
+        if tf.io.is_jpeg(encoded) and EXIF not in encoded and max(whole.shape[:2]) <= MOST_SIDE:
+            return encoded
         scale = min(1.0, MOST_SIDE / max(whole.shape[:2]))
         sides = [round(scale * side) for side in whole.shape[:2]]
         image = tf.cast(tf.round(tf.image.resize(whole, sides, "area")), tf.uint8)

@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import types
 import zipfile
 
 import golden
@@ -34,7 +35,7 @@ from export import (
 )
 from export.formats import FORMATS
 from keras_resnet.preprocessing import Preprocessing, Preprocessor
-from train import data, predictor
+from train import data, input_pipeline, predictor
 
 FLAGS = ("--formats=saved_model,float32,dynamic,int8,int8_float_io", "--bundle", "--max_top1_drop=5")
 # What `pip install ai-edge-litert numpy pillow` brings; everything else is refused at import.
@@ -251,6 +252,37 @@ def test_other_kernels_pass_the_check(digits_bundle, script, own_bundle):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("name", ["dynamic", "int4"])
+def test_a_tolerance_covers_what_litert_s_own_kernels_move(script, name):
+    """Beyond the floor, which these nets' noise passes."""
+    files, images = files_of("ResNet20", [name])
+    tolerance = bundle.tolerance(FORMATS[name].scheme, files[name], images)
+    logits, others = (predictor.from_tflite(files[name], uses_xnnpack=uses).predict(images) for uses in (True, False))
+    moved = max(
+        others[n, a] - logits[n, a] - others[n, b] + logits[n, b] for n, a, b in np.ndindex(len(images), 10, 10)
+    )
+    assert moved > bundle.FLOORS["int8"]
+    assert tolerance == pytest.approx(moved + bundle.ROUNDING, rel=1e-3)
+
+
+@pytest.mark.unit
+def test_a_bundle_is_of_the_files_that_kept_their_promises_the_fastest_first():
+    def result(one_thread, two_threads, *failures):
+        latency = {"1": {"median": one_thread}, "2": {"median": two_threads}}
+        return pipeline.Result(f"after {one_thread} ms", types.SimpleNamespace(latency_ms=latency), [*failures])
+
+    results = {
+        "saved_model": result(1.0, 1.0),
+        "float32": result(9.0, 2.0),
+        "int8": result(2.0, 3.0, "agreement"),
+        "int8_cpu": result(3.0, 4.0),
+        "dynamic": pipeline.Result(None, None, ["did not convert"]),
+    }
+    kept = bundle.fastest_first(results)
+    assert [*kept.items()] == [("int8_cpu", "after 3.0 ms"), ("float32", "after 9.0 ms")]
+
+
+@pytest.mark.unit
 def test_a_changed_answer_fails_unless_the_two_were_as_close(script):
     row = {"scores": [[0.5, 0.3, 0.2]], "tolerance": 0.6, "resolution": 1e-6}
     for scores, is_kept in (([0.41, 0.39, 0.2], True), ([0.39, 0.41, 0.2], True), ([0.36, 0.28, 0.36], False)):
@@ -276,7 +308,9 @@ def test_a_bundle_for_integers_alone_runs_on_its_target(digits_run, tmp_path):
     classify(folder, "--check")
     best = classify(folder, folder / "golden" / "0.png").stdout.splitlines()[1].split()
     assert best == [f"{max(row['scores'][0]):.2%}", str(np.argmax(row["scores"][0]))]
-    assert "int8 where the table says so: (score + 128) / 256" in (folder / "README.md").read_text()
+    page = (folder / "README.md").read_text()
+    assert "int8 where the table says so: (score + 128) / 256" in page
+    assert "nothing to scale outside" not in page
     assert "FloatArray(10) { (scores[0][it] + 128) / 256f }" in (folder / "Classify.kt").read_text()
     check_cpp(folder / "classify.cc", tmp_path)
 
@@ -445,6 +479,19 @@ def test_labels_that_are_mere_numbers_are_warned_of(capsys):
         assert capsys.readouterr().err == ""
 
 
+@pytest.mark.unit
+def test_golden_images_are_right_by_little_more_than_a_margin():
+    """Of each class one: their probabilities move with every fault, their class with none that is allowed."""
+    labels, scores = np.repeat([3, 7], 5), np.zeros((10, 10), "float32")
+    sure = np.tile([-1.2, 0.5, 9.0, 1.5, 4.0], 2)  # by how much the right class is ahead
+    scores[np.arange(10), labels] = np.maximum(sure, 0)
+    scores[np.arange(10), 0] = np.maximum(-sure, 0)
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3)).astype("uint8")
+    examination = pipeline.Examination(images, labels, scores, np.arange(10))
+    chosen = subjects.choose("net", data.load("synthetic"), examination).images
+    assert np.array_equal(chosen, images[[3, 8]])
+
+
 def examination_of(num_classes):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 32, 32, 3)).astype("uint8")
@@ -509,6 +556,27 @@ def test_a_bundle_is_made_of_photographs(photographs, tmp_path):
     assert "ok      preprocessing" in classify(folder, "--check").stdout
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_golden_photograph_is_seen_as_in_training(photographs, script, tmp_path, is_turned):
+    """Which reads photographs as they are stored, where apps turn those of phones: the check would fail there."""
+    pixels = np.broadcast_to(np.arange(96, dtype="uint8")[:, None, None] * 2, (96, 96, 3))  # dark above, bright below
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for path in photographs.rglob("validation/*/*.JPEG"):
+        PIL.Image.fromarray(pixels).save(path, exif=exif if is_turned else b"")
+    source = data.load(f"folder:{photographs}", image_size=32)
+    images, labels, indices = input_pipeline.arrays(source, "test", 6)
+    examination = pipeline.Examination(images, labels, np.eye(2, dtype="float32")[labels], indices)
+    subject = subjects.choose("net", source, examination)
+    (tmp_path / "photo.jpg").write_bytes(subject.photo)
+    facts = {"image_shape": [32, 32, 3], "resize": subject.resize, "interpolation": subject.interpolation}
+    seen = script.read_photo(tmp_path / "photo.jpg", facts).astype("int64")
+    assert np.abs(seen - subject.photo_pixels).mean() < script.PIXEL_LEVELS
+    originals = [path.read_bytes() for path in photographs.rglob("validation/*/*.JPEG")]
+    assert (subject.photo in originals) != is_turned
+
+
 @pytest.mark.smoke
 def test_a_bundle_that_fails_its_own_check_is_not_made(tmp_path):
     files, images = files_of("ResNet8", ["float32"])
@@ -517,7 +585,7 @@ def test_a_bundle_that_fails_its_own_check_is_not_made(tmp_path):
     PIL.Image.fromarray(images[0]).save(buffer, "JPEG")
     labels = tuple("abcdefghij")
     subject = subjects.Subject("net", labels, images, buffer.getvalue(), 255 - images[0], 37, "bilinear", "noise")
-    with pytest.raises(ValueError, match="does not pass its own check"):
+    with pytest.raises(ValueError, match=r"its own check .* code 1: FAILED  preprocessing: off by [0-9.]+, (?!.*INFO)"):
         bundle.make(subject, {"float32": str(tmp_path / "net.tflite")}, str(tmp_path / "bundle"))
 
 
@@ -597,6 +665,7 @@ def test_snippets_take_images_of_the_nets_size_as_they_are(digits_bundle):
     cpp = (digits_bundle / "classify.cc").read_text()
     assert "std::vector<float> Probabilities(tflite::Interpreter& interpreter, const std::vector<uint8_t>&" in cpp
     page = " ".join((digits_bundle / "README.md").read_text().split())
+    assert "give (1, 10) float32 probabilities: quantized inside, nothing to scale outside." in page
     assert "an image of 8 x 8 pixels is taken as it is; of any other the shorter side is resized to 9 pixels" in page
 
 

@@ -379,6 +379,7 @@ BAD_FLAGS = {
         "The images are not the model's. Expected: (8, 8, 1)",
     ),
     "shape of test data": (["--model={}/digits.keras", "--eval_data=synthetic"], "The images are not the model's"),
+    "no folder": (["--model={}/digits.keras", "--output_dir="], "Expected --output_dir to name a folder"),
     "format": (["--model={}/digits.keras", "--formats=onnx"], "Received: onnx"),
     "batch": (
         ["--model={}/digits.keras", "--eval_data=digits", "--calibration_data=digits", "--batch_size=500"],
@@ -392,7 +393,7 @@ BAD_FLAGS = {
 def test_bad_input_is_refused_and_nothing_is_written(bad_models, case):
     flags, text = BAD_FLAGS[case]
     output = pathlib.Path(bad_models) / "out"
-    done = run("export/main.py", *(flag.format(bad_models) for flag in flags), f"--output_dir={output}", code=2)
+    done = run("export/main.py", f"--output_dir={output}", *(flag.format(bad_models) for flag in flags), code=2)
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not output.exists()

@@ -1,6 +1,7 @@
 """However an export ends, nothing half-made stays: signals, kill -9, a full disk, two at once."""
 
 import errno
+import json
 import os
 import pathlib
 import shutil
@@ -12,7 +13,7 @@ import time
 import pytest
 from conftest import ROOT, run
 
-from export import staging
+from export import pipeline, publication, staging
 
 SLEEPER = "import os, sys, time; open(sys.argv[0] + '.pid', 'w').write(str(os.getpid())); time.sleep(600)"
 # The real exporter, whose fine-tuning is a script that sleeps.
@@ -104,12 +105,67 @@ def test_a_folder_is_one_export_s_and_goes_with_it(tmp_path):
 
 
 @pytest.mark.unit
+def test_a_folder_is_empty_at_first_whatever_a_kill_left(tmp_path):
+    left = tmp_path / staging.FOLDER
+    (left / "bundle" / "golden").mkdir(parents=True)
+    for name in (staging.LOCK, "net_int8.tflite", "bundle/labels.txt"):
+        (left / name).write_text("123")
+    with staging.opened(str(tmp_path), False) as folder:
+        assert os.listdir(folder) == [staging.LOCK]
+        assert (left / staging.LOCK).read_text() == str(os.getpid())
+    assert not left.exists()
+
+
+@pytest.mark.unit
 def test_what_comes_meanwhile_is_not_replaced(tmp_path):
     """By an exporter on a disk that knows no locks, say."""
     with staging.opened(str(tmp_path), False):
         (tmp_path / "card.json").write_text("{}")
         with pytest.raises(ValueError, match="Pass --overwrite"):
             staging.check_replaceable(str(tmp_path), False)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["a folder", "a link", "a file"])
+def test_what_is_not_an_export_s_is_not_cleared(tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("")
+    output, taken = tmp_path / "out", tmp_path / "out" / staging.FOLDER
+    output.mkdir()
+    if kind == "a link":
+        taken.symlink_to(tmp_path / "mine")
+    elif kind == "a folder":
+        shutil.copytree(tmp_path / "mine", taken)
+    else:
+        taken.write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=rf"not an export's.*Received: {taken}\. Move it away"):
+        staging.opened(str(output), True).__enter__()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.unit
+def test_the_lock_goes_last(tmp_path, monkeypatch):
+    """So that the next export may clear what a second signal leaves of a staging folder."""
+    held, remove = [], shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: (held.append(path), remove(path, **how)))
+    with staging.opened(str(tmp_path), False) as folder:
+        os.mkdir(os.path.join(folder, "net_saved_model"))
+        pathlib.Path(folder, "a_file").write_text("")
+    assert held == [os.path.join(folder, "net_saved_model"), folder]
+
+
+@pytest.mark.unit
+def test_a_disk_that_is_full_from_the_start_is_told(tmp_path, monkeypatch):
+    """Of a folder named as in the README, relative to where the command runs."""
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(path, **how):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), path)
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.raises(ValueError, match=r"^The disk filled up .*: --output_dir=exports/net, with [0-9,]+ bytes"):
+        staging.opened("exports/net", False).__enter__()
 
 
 @pytest.mark.smoke
@@ -146,3 +202,106 @@ def test_a_full_disk_is_told_with_the_folder_asked_for(tmp_path, monkeypatch):
         ValueError, match=rf"about 12,000,000 bytes free in --output_dir\. Received: .*={output}, with 10,"
     ):
         staging.check_space(output, ("float32",), 10**6, True)
+
+
+# The real exporter, to which something happens as it draws the card's picture, or as it publishes.
+MEANWHILE = """
+import os, signal, sys, train
+from export import main, pictures, publication
+module, name, code = sys.argv[1:4]
+del sys.argv[1:4]
+work = getattr(globals()[module], name)
+def interrupted(*arguments):
+    exec(code)
+    work(*arguments)
+setattr(globals()[module], name, interrupted)
+train.run(main.main)
+"""
+
+
+@pytest.mark.smoke
+def test_what_comes_while_an_export_ends(digits_run, tmp_path):
+    """A signal comes too late; another's export, on a disk that knows no locks, is not replaced."""
+    flags = [f"--model={digits_run}/model.keras", f"--output_dir={tmp_path}/out", "--formats=float32"]
+    foreign = f"open({str(tmp_path / 'out' / 'card.json')!r}, 'w').close()"
+    refused = run("-c", MEANWHILE, "pictures", "draw", foreign, *flags, code=2).stderr
+    assert "Pass --overwrite to replace the earlier export in it." in refused
+    assert os.listdir(tmp_path / "out") == ["card.json"]
+    (tmp_path / "out" / "card.json").unlink()
+    late = "[os.kill(os.getpid(), number) for number in (signal.SIGTERM, signal.SIGINT)]"
+    run("-c", MEANWHILE, "publication", "publish", late, *flags)
+    names = sorted(os.listdir(tmp_path / "out"))
+    assert names == ["card.json", "card.md", "card.png", "config.json", "resnet8_float32.tflite"]
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Function that publishes a net's formats from a staging folder of its own, as `export.main` does."""
+
+    def publish(name, trained, *formats, output="out"):
+        folder = tmp_path / "staged" / str(len([*tmp_path.rglob("card.json")]))
+        (folder / "bundle").mkdir(parents=True)
+        (folder / "bundle" / "classify.py").write_text(name)
+        results = {one: pipeline.Result(str(folder / f"{name}_{one}.tflite"), None, []) for one in formats}
+        for result in results.values():
+            pathlib.Path(result.path).write_text(trained)
+        (tmp_path / output).mkdir(exist_ok=True)
+        report = {"model": {"file": str(tmp_path / trained / "model.keras"), "name": name}}
+        publication.publish(str(folder), results, report, f"# {name}", str(tmp_path / output))
+
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        (folder / "config.json").write_text(folder.name)
+    return publish
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.unit
+def test_a_move_that_fails_leaves_the_earlier_export(published, tmp_path, monkeypatch):
+    published("net", "first", "float32", "int8")
+    before, replace = contents(tmp_path / "out"), os.replace
+    for target in ("net_float16.tflite", "bundle", "card.json"):
+
+        def fail(source, to, target=target):
+            if to == str(tmp_path / "out" / target) and "staged" in source and "replaced" not in source:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), source)
+            replace(source, to)
+
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(
+            ValueError, match=rf"stays as it was.* to {tmp_path}/out/{target} \(Device or resource busy"
+        ):
+            published("net", "second", "float16")
+        assert contents(tmp_path / "out") == before
+        shutil.rmtree(tmp_path / "staged")
+
+
+@pytest.mark.unit
+def test_files_are_not_scored_on_the_run_of_an_earlier_export(published, tmp_path):
+    """evaluate.py reads the configuration beside a file; published weights have none."""
+    published("net", "first", "float32")
+    assert (tmp_path / "out" / "config.json").read_text() == "first"
+    published("net", "published", "float32")
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["model"]["file"].endswith("published/model.keras")
+    assert not (tmp_path / "out" / "config.json").exists()
+    for _ in range(2):  # into the run's own folder, whose configuration is never away
+        published("net", "second", "float32", output="second")
+        assert (tmp_path / "second" / "config.json").read_text() == "second"
+    published("net", "published", "float32", output="first")  # a folder that no export was in yet
+    assert (tmp_path / "first" / "config.json").read_text() == "first"
+
+
+@pytest.mark.unit
+def test_what_failures_would_take_of_an_earlier_export(published, tmp_path):
+    published("net", "first", "float32", "int8")
+    kept, failed = pipeline.Result("file", None, []), pipeline.Result("file", None, ["slow"])
+    for results, names in (
+        ({"float16": kept, "dynamic": failed}, []),
+        ({"float16": kept, "int8": failed}, ["int8"]),
+        ({"dynamic": failed}, ["float32", "int8"]),  # nothing takes their place
+    ):
+        assert publication.lost(results, "net", str(tmp_path / "out")) == names
+    assert publication.lost({"dynamic": failed}, "another", str(tmp_path / "out")) == []

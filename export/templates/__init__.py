@@ -76,5 +76,5 @@ def _outputs(manifest):
     """How the files give probabilities, in a sentence."""
     outputs = {row["output"] for row in manifest["files"].values()}
     if outputs == {"float32"}:
-        return "float32 probabilities"
+        return "float32 probabilities: quantized inside, nothing to scale outside"
     return "probabilities (int8 where the table says so: (score + 128) / 256; MediaPipe does not read these)"

@@ -154,8 +154,7 @@ def check(bundle, names):
         try:
             check_hash(name, digest)
         except ValueError as error:
-            print(f"FAILED  {name}: {error}")
-            failed = True
+            failed |= report(name, False, error)
     images = [read_photo(HERE / name, bundle) for name in golden["images"]]
     photo, expected = (read_photo(HERE / golden[name], bundle).astype("int64") for name in ("photo", "photo_pixels"))
     off = float(np.abs(photo - expected).mean())
@@ -165,12 +164,14 @@ def check(bundle, names):
             run = open_model(bundle, name)
             scores = np.stack([run(image) for image in images])
         except (ValueError, RuntimeError) as error:
-            print(f"FAILED  {name}: {error}")
-            failed = True
+            failed |= report(name, False, error)
             continue
         failed |= report(name, *compare(scores, bundle["files"][name], bundle["labels"]))
-    print("FAILED: this device does not compute what the exporter did." if failed else "All golden outputs came out.")
-    return int(failed)
+    if failed:
+        print("FAILED: this device does not compute what the exporter did.", file=sys.stderr)
+        return 1
+    print("All golden outputs came out.")
+    return 0
 
 
 def compare(scores, row, labels):
@@ -197,7 +198,7 @@ def compare(scores, row, labels):
 
 def report(name, is_kept, text):
     """Prints one comparison; returns whether it failed."""
-    print(f"{'ok' if is_kept else 'FAILED':6}  {name}: {text}")
+    print(f"{'ok' if is_kept else 'FAILED':6}  {name}: {text}", file=sys.stdout if is_kept else sys.stderr)
     return not is_kept
 
 
