@@ -44,6 +44,12 @@ def summary_picture(*nets):
     """
     if not nets:
         raise ValueError("Expected the name of a net, such as summary_picture('ResNet34'). Received: none.")
+    others = [net for net in nets if not isinstance(net, (str, keras.Model))]
+    if others:
+        raise ValueError(
+            f"Expected names of nets or models, each an argument: summary_picture('PlainNet34', 'ResNet34'). "
+            f"Received: {others[0]!r}."
+        )
     models = [net if isinstance(net, keras.Model) else build(net, weights=None) for net in nets]
     titles = [net.name if isinstance(net, keras.Model) else net for net in nets]
     columns = [boxes(model) for model in models]

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,6 +297,66 @@ def test_a_killed_lab_goes_on_to_the_same_figures(smoke, tmp_path):
         assert all(np.array_equal(one[name], other[name]) for name in one.files)
 
 
+@pytest.fixture
+def copied(smoke, tmp_path):
+    """A copy of the lab's folder, to damage."""
+    return shutil.copytree(smoke, tmp_path / "lab")
+
+
+@pytest.mark.smoke
+def test_a_damaged_run_is_told_with_what_mends_it(copied):
+    folder = the_run(copied, "ResNet20")
+    one = run_of(folder)
+    text = (folder / "history.csv").read_text()
+    for damaged in ("xx\n", "\n".join(text.splitlines()[:-1]), text.replace("0.", "zero", 1)):
+        (folder / "history.csv").write_text(damaged)
+        with pytest.raises(ValueError, match=r"history.csv is damaged.* Delete .*model.keras and run the same command"):
+            one.history()
+    (folder / "model.keras").write_bytes((folder / "model.keras").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"model.keras'.* Delete .*model.keras and run the same command"):
+        one.model()
+    (folder / "model.keras").unlink()
+    runs.train(one)
+    assert (folder / "history.csv").read_text() == text
+    assert [row["epoch"] for row in one.history()] == [1, 2, 3]
+
+
+@pytest.mark.smoke
+def test_a_damaged_checkpoint_is_no_moment_of_the_gradients(copied):
+    one = run_of(the_run(copied, "ResNet20"))
+    (damaged,) = [path for path in checkpoints.paths(one.config) if "epoch-00002-step-0000000" in path]
+    pathlib.Path(damaged).write_bytes(pathlib.Path(damaged).read_bytes()[:50_000])
+    with pytest.warns(UserWarning, match="A damaged checkpoint is left out: .*epoch-00002"):
+        found = gradient_norms.of_run(one)
+    assert {row["epoch"] for row in found} == {0, 1, 3}
+
+
+def run_of(folder):
+    """The `Run` in a run folder of ResNet20, which may have been moved."""
+    chosen = config.read(str(folder / "config.json")) | {"workdir": str(folder)}
+    return runs.Run(nets.Net("ResNet20"), config.make(chosen))
+
+
+@pytest.mark.smoke
+def test_a_page_that_another_command_made_is_not_replaced_in_silence(tmp_path):
+    run("train/lab.py", "table1", "--nets=ResNet20", f"--output_dir={tmp_path}")
+    done = run("train/lab.py", "table1", "--nets=ResNet20", f"--output_dir={tmp_path}")
+    assert "will be replaced" not in done.stderr
+    done = run("train/lab.py", "table1", "--nets=SEResNet50", f"--output_dir={tmp_path}")
+    earlier = "table1 of `python train/lab.py table1 --budget=smoke --nets=ResNet20` will be replaced"
+    assert f"Warning: {earlier}; that command makes it again.\n" in done.stderr
+
+
+@pytest.mark.unit
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "in", pathlib.Path("/proc/nope")):
+        with pytest.raises(ValueError, match=f"Expected --output_dir to be a folder .* --output_dir={folder}"):
+            lab.check_output_dir(str(folder))
+    lab.check_output_dir(str(tmp_path / "new"))
+    assert (tmp_path / "new").is_dir()
+
+
 @pytest.mark.slow
 def test_crops_of_real_photographs_with_trained_weights(shared_data, trained, tmp_path):
     """Every fifth of the photographs on which BUILD_NOTES.md, "Weights", has 78, 79 and 78 of 100.
@@ -347,7 +409,9 @@ def test_a_mistake_is_one_line(arguments, text, tmp_path):
 @pytest.mark.unit
 @pytest.mark.parametrize(("name", "chosen", "text"), [
     ("table1", ["ResNet21"], "Nearest: ResNet32, ResNet26, ResNet20."),
-    ("shortcuts", ["ResNet20:D"], "A, B, C, scaled, gated, gated_shortcut, dropout. Received: ResNet20:D"),
+    ("shortcuts", ["ResNet20:D"], "ResNet20:gated, ResNet20:gated_shortcut, ResNet20:dropout. Received: 'ResNet20:D'."),
+    ("shortcuts", ["PlainNet20:none"], "Expected PlainNet20 alone. Received: 'PlainNet20:none'."),
+    ("shortcuts", ["ResNet20", ""], "PlainNet56. Received: ''."),
     ("shortcuts", ["ResNet20", "ResNet32:B"], "Expected such --nets. Received: ResNet-20, ResNet-32 (B)."),
     ("unravelled", ["ResNet20", "ResNet50"], "two 3x3 layers. Expected --nets of such, as ResNet20"),
     ("unravelled", ["ResNet50V2"], "Received: ResNet-50V2."),
@@ -388,8 +452,9 @@ def test_the_nearest_name_is_given():
 @pytest.mark.unit
 @pytest.mark.parametrize(("changes", "text"), [
     ({"budget": "0"}, "--budget=0."), ({"budget": "1.5"}, "--budget=1.5"), ({"budget": "30s"}, "--budget=30s"),
-    ({"budget": ""}, "--budget="), ({"budget": "-3"}, "--budget=-3"), ({"seeds": ["a"]}, "Received: 'a'"),
-    ({"seeds": []}, "whole numbers"), ({"weights": ["ResNet18"]}, "NET=WEIGHTS"),
+    ({"budget": ""}, "--budget="), ({"budget": "-3"}, "--budget=-3"), ({"seeds": ["a"]}, "Received: --seeds=a."),
+    ({"seeds": []}, "whole numbers"), ({"seeds": [str(2**32)]}, "below 2**32"),
+    ({"weights": ["ResNet18"]}, "NET=WEIGHTS"),
     ({"weights": ["ResNet18=a", "ResNet18=b"]}, "each net once. Received: ResNet18=a,ResNet18=b"),
 ])  # fmt: skip
 def test_values_that_mean_nothing_are_refused(changes, text, tmp_path):

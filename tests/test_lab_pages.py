@@ -151,19 +151,26 @@ def test_gradients_say_what_is_seen():
 
     facts, text = gradients.tell(rows_of("plain-56", 200.0, 0.25) + rows_of("ResNet-56", 2.0, 0.5))
     shown = {fact.what: fact.ours for fact in facts}
-    assert shown["plain-56: first quarter of the layers over the last, at the start"] == [200.0]
-    assert shown["plain-56: first quarter of the layers over the last, after 50 iterations"] == [0.25]
+    medians = "plain-56: median of the first quarter of the layers over that of the last"
+    assert shown[f"{medians}, at the start"] == [200.0]
+    assert shown[f"{medians}, after 50 iterations"] == [0.25]
+    assert shown["plain-56: weakest layer over strongest, at the start"] == [0.005]
     assert shown["plain-56: weakest layer over strongest, after 50 iterations"] == [0.1]
-    assert shown["plain-56: weakest layer over strongest, the smallest of all moments"] == [0.005]
-    assert "plain-56, weakest layer over strongest: never below 0.005 (ResNet-56: 0.1)." in text
-    assert "By both measures the gradients of plain-56 are spread wider than those of ResNet-56." in text
+    assert shown["plain-56: weakest layer over strongest, the smallest while it trained"] == [0.1]
+    assert "plain-56, weakest layer over strongest: while it trained never below 0.1 (ResNet-56: 0.1)." in text
+    assert "By one measure alone the gradients of plain-56 are spread wider than those of ResNet-56." in text
     assert "At the start its first layers' norm is 200.0 times the last layers'" in text
     assert "No checkpoints were kept of plain-56 before epoch 5, ResNet-56 before epoch 5" in text
+    _, text = gradients.tell(rows_of("plain-56", 0.5, 0.05) + rows_of("ResNet-56", 2.0, 0.2))
+    assert "By both measures" in text
     _, text = gradients.tell(rows_of("plain-56", 0.5, 0.5) + rows_of("ResNet-56", 2.0, 0.2))
     assert "By neither measure" in text
     assert "At the start" not in text
     early = [row | {"epoch": min(row["epoch"], 1)} for row in rows_of("plain-56", 0.5, 0.5)]
     assert "No checkpoints" not in gradients.tell(early)[1]
+    facts, text = gradients.tell([row for row in rows_of("plain-56", 200.0, 0.5) if not row["epoch"]])
+    assert [fact.ours for fact in facts] == [[200.0], [0.005]]
+    assert "No checkpoints were kept of plain-56:" in text
 
 
 def whole(net, shortcut, error, seed=0):
@@ -200,9 +207,14 @@ def test_unravelled_compares_with_the_identity_of_the_same_depth_alone():
     )
     assert "unlike in Veit et al." in text
     assert "gate" not in text
+    assert "Scored on 5,000 test images" in text
+    assert "not trained out" not in text
+    worse = [whole("ResNet-20", "A", 9.0), whole("ResNet-56", "A", 12.0)]
+    assert "ResNet-56 is worse than ResNet-20 as a whole (12.00 and 9.00 %): it is not" in unravelled.tell(worse)[1]
     facts, text = unravelled.tell([whole("ResNet-20 (gated)", "gated", 9.5), whole("ResNet-20 (C)", "C", 9.5)])
-    assert facts == []
+    assert [fact.what for fact in facts] == ["ResNet-20 (gated): test error (%)", "ResNet-20 (C): test error (%)"]
     assert "identity" not in text
+    assert "Scored" not in text
     pages.plt.close(unravelled.draw(made_up))
     pages.plt.close(unravelled.draw([whole("ResNet-20 (gated)", "gated", 9.5)]))
 
@@ -278,10 +290,15 @@ def test_crops_of_several_seeds_are_all_told():
     made_up = [{"net": net, "seed": seed, "views": way, "top1_error": 30.0 - place - seed, "num_images": 100}
                for net in ("ResNet-50", "ResNet-34") for seed in (0, 1)
                for place, way in enumerate((crops.ONE, crops.TEN, crops.SCALES))]  # fmt: skip
-    facts, _ = crops.tell(made_up)
+    facts, text = crops.tell(made_up)
     assert Fact("ResNet-50, 10 crops: top-1 error (%)", 22.85, [29.0, 28.0], "ImageNet") in facts
     assert Fact("ResNet-34, scales: top-1 error (%)", 21.84, [28.0, 27.0], "ImageNet") in facts
     assert [fact.ours for fact in facts if "10 crops minus 1 crop" in fact.what] == [[-1.0, -1.0]] * 2
+    assert [fact.difference("ImageNet") != "" for fact in facts if "minus" in fact.what] == [True] * 2 + [False] * 2
+    assert "ResNet-50: 10 crops better than 1 crop. ResNet-50: scales better than 10 crops. ResNet-34:" in text
+    settings = types.SimpleNamespace(weights={"ResNet50": "a"}, data="folder:photographs")
+    assert pages.data_of(settings, made_up) == "folder:photographs"
+    assert pages.data_of(settings, [row | {"num_images": 50_000} for row in made_up]) == "ImageNet"
 
 
 @pytest.mark.unit

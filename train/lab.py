@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import os
+import sys
 
 from absl import flags
 
@@ -55,6 +57,7 @@ EXPERIMENTS = {
                               ("PlainNet20", "ResNet56", *_PATHS), _SMALL_PATHS, basic_blocks=True),
 }
 # fmt: on
+__doc__ += f"\n\nExperiments: {', '.join(EXPERIMENTS)}. One or several; their pages stay in --output_dir."  # of --help
 
 
 def define_flags():
@@ -78,6 +81,7 @@ def main(argv):
     check_weights(names, settings)
     train.import_tensorflow_quietly()  # after the flags, so that --help and a mistyped one answer at once
     nets = {name: nets_of(name, settings) for name in names}
+    check_output_dir(settings.output_dir)
     for name in names:
         run(name, nets[name], settings)
 
@@ -102,8 +106,9 @@ def settings_from_flags(values):
         ValueError: if the budget or a seed is none, or a net has no weights given, or twice.
     """
     check_budget(values.budget)
-    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
-        raise ValueError(f"Expected --seeds as whole numbers, such as 0,1,2. Received: {','.join(values.seeds)!r}.")
+    if not values.seeds or not all(seed.isdecimal() and int(seed) < 2**32 for seed in values.seeds):
+        received = ",".join(values.seeds)
+        raise ValueError(f"Expected --seeds as whole numbers below 2**32, such as 0,1,2. Received: --seeds={received}.")
     weights = dict(pair.partition("=")[::2] for pair in values.weights)
     if not all(weights.values()) or len(weights) < len(values.weights):
         received = ",".join(values.weights)
@@ -118,6 +123,17 @@ def settings_from_flags(values):
         weights=weights,
         class_index=values.class_index,
     )
+
+
+def check_output_dir(folder):
+    """Makes the folder of the results; raises ValueError if it cannot be written."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ValueError(f"Expected --output_dir to be a folder that can be written. Received: --output_dir={folder}.")
 
 
 def check_weights(names, settings):
@@ -163,14 +179,17 @@ def run(name, nets, settings):
     from train.experiments import origin, pages, runs
 
     row, module = EXPERIMENTS[name], importlib.import_module(f"train.experiments.{name}")
+    stem, command = origin.stem(name, settings, nets), origin.command(name, settings, nets)
+    earlier = origin.command_of(os.path.join(settings.output_dir, f"{stem}.md"))
+    if earlier not in ("", command):
+        print(f"Warning: {stem} of `{earlier}` will be replaced; that command makes it again.", file=sys.stderr)
     trained = runs.train_all(settings, nets, row.passing)
     rows = module.measure(trained, settings)
     facts, paragraph = module.tell(rows)
-    stem = origin.stem(name, settings, trained)
-    data = pages.IMAGENET if settings.weights else settings.data
-    paragraphs = [paragraph, origin.conditions(trained), origin.made(name, settings, trained)]
+    data = pages.data_of(settings, rows)
+    paragraphs = [paragraph, origin.conditions(trained), origin.made(command, trained)]
     text = pages.page(module.TITLE, row.source, f"{stem}.png", data, facts, paragraphs)
-    pages.write(settings.output_dir, stem, rows, module.draw, text)
+    pages.write(settings.output_dir, stem, rows, module.draw, text, settings.data if nets or settings.weights else "")
     print(f"\n{text}\nWrote {stem}.csv, {stem}.png and {stem}.md to {settings.output_dir}")
 
 

@@ -90,11 +90,17 @@ def tell(rows):
     for net, errors in nets.items():
         for one, other, paper in gains:
             words = f"{net}: {one} minus {other} (points; the paper's {REFERENCE})"
-            facts.append(Fact(words, paper, seeds.minus(errors[one], errors[other]), IMAGENET))
+            data = IMAGENET if net == REFERENCE else f"{IMAGENET}, {REFERENCE}"
+            facts.append(Fact(words, paper, seeds.minus(errors[one], errors[other]), data))
     count = rows[0]["num_images"]
     chance = 100 * np.sqrt(0.25 * 0.75 / count)
-    return facts, (
-        f"Scored on {count:,} images, where one standard error of a top-1 error of 25 % is {chance:.1f} points: "
+    readings = [
+        f"{net}: {one} {seeds.relation(errors[one], errors[other], count)} {other}."
+        for net, errors in nets.items()
+        for one, other, _ in gains
+    ]
+    return facts, " ".join(readings) + (
+        f" Scored on {count:,} images, where one standard error of a top-1 error of 25 % is {chance:.1f} points: "
         "read gains smaller than that as nothing. The views' softmax is averaged, as by Krizhevsky et al. 2012. "
         f"The paper's one crop is that of the released {REFERENCE}."
     )

@@ -39,13 +39,16 @@ def measure(runs, settings):
 
 
 def draw(rows):
-    """Two panels, plain nets left and residual nets right: training error dashed, validation error solid."""
+    """Two panels, plain nets left and residual nets right: training error dashed, validation error solid.
+
+    Seeds after the first are faint.
+    """
     figure, panels = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
     colours, first = pages.colours(rows), min(row["seed"] for row in rows)
     for axes, kind in zip(panels, ("plain", "residual"), strict=True):
         for (title, seed), curve in _curves(rows, kind).items():
             iterations = [row["iteration"] / 1000 for row in curve]
-            style = {"color": colours[title], "linewidth": 1.5}
+            style = {"color": colours[title], "linewidth": 1.5, "alpha": 1 if seed == first else 0.35}
             for name, line, words in (("training_error", "--", "training"), ("validation_error", "-", "held-out")):
                 label = f"{title}, {words}" if seed == first else None
                 axes.plot(iterations, [row[name] for row in curve], line, label=label, **style)

@@ -1,5 +1,7 @@
 """Norms of the gradient by layer of a run, at its start and at its checkpoints."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,8 @@ def of_run(run):
     """A row a 3x3 layer at each moment: the norm of the gradient of its kernel on the first training batch.
 
     Args:
-        run: `train.experiments.runs.Run`; the checkpoints that are kept are measured, if there are any.
+        run: `train.experiments.runs.Run`; the checkpoints that are kept are measured, if there are any. A damaged one
+            is left out, with a warning.
     Returns:
         list of dicts.
     """
@@ -28,7 +31,11 @@ def of_run(run):
     norms_of = _make_norms(state.model, [layer.kernel.value for layer in layers], batch)
     rows, steps = [], input_pipeline.num_training_batches(source, run.config)
     for path in (None, *_spread(_of_epochs(checkpoints.paths(run.config)))):
-        progress = checkpoints.load(path, state.variables) if path else {"epoch": 0}
+        try:
+            progress = checkpoints.load(path, state.variables) if path else {"epoch": 0}
+        except Exception as error:  # whatever NumPy trips over
+            warnings.warn(f"A damaged checkpoint is left out: {path} ({type(error).__name__}).", stacklevel=2)
+            continue
         norms = norms_of().numpy()
         for place, (layer, norm) in enumerate(zip(layers, norms, strict=True), start=1):
             rows.append(

@@ -52,12 +52,12 @@ def tell(rows):
     for net, own in seeds.by_net(rows).items():
         found[net] = {words: _over_time(own, ratio) for words, ratio in RATIOS.items()}
         last = max(row["iteration"] for row in own)
+        moments = [("at the start", lambda values: values[0])]
+        if last:
+            moments.append((f"after {last:,} iterations", lambda values: values[-1]))
+            moments.append(("the smallest while it trained", lambda values: min(values[1:])))
         for words, of_seeds in found[net].items():
-            for when, pick in (
-                ("at the start", lambda values: values[0]),
-                (f"after {last:,} iterations", lambda values: values[-1]),
-                ("the smallest of all moments", min),
-            ):
+            for when, pick in moments:
                 facts.append(Fact(f"{net}: {words}, {when}", "not vanishing", [pick(values) for values in of_seeds]))
     kinds, depths = ({row["net"]: row[name] for row in rows} for name in ("kind", "layers"))
     sentences = []
@@ -85,10 +85,8 @@ def _least_over_most(norms):
     return min(norms) / max(norms)
 
 
-RATIOS = {
-    "first quarter of the layers over the last": _first_over_last,
-    "weakest layer over strongest": _least_over_most,
-}
+MEDIANS, EXTREMES = "median of the first quarter of the layers over that of the last", "weakest layer over strongest"
+RATIOS = {MEDIANS: _first_over_last, EXTREMES: _least_over_most}
 
 
 def _over_time(own, ratio):
@@ -99,21 +97,26 @@ def _over_time(own, ratio):
     return [[ratio(of_layers) for of_layers in moments.values()] for moments in norms.values()]
 
 
+def _least_in_training(of_seeds):
+    """The smallest value after the start, at which alone a net without checkpoints was measured; of any seed."""
+    return min(min(values[1:] or values) for values in of_seeds)
+
+
 def _reading(plain, own, residual, found):
     """What the ratios of a plain net show beside those of the residual net of its depth, where there is one."""
     sentences, smaller = [], []
     for words, of_seeds in own.items():
-        least = min(map(min, of_seeds))
-        beside = [min(map(min, found[net][words])) for net in residual]
+        least = _least_in_training(of_seeds)
+        beside = [_least_in_training(found[net][words]) for net in residual]
         smaller += [least < value for value in beside]
         other = "".join(f" ({net}: {value:.2g})" for net, value in zip(residual, beside, strict=True))
-        sentences.append(f"{plain}, {words}: never below {least:.2g}{other}.")
+        sentences.append(f"{plain}, {words}: while it trained never below {least:.2g}{other}.")
     if smaller:
         which = {(True, True): "By both measures", (False, False): "By neither measure"}.get(
             tuple(smaller), "By one measure alone"
         )
         sentences.append(f"{which} the gradients of {plain} are spread wider than those of {residual[0]}.")
-    start = seeds.mean([values[0] for values in own["first quarter of the layers over the last"]])
+    start = seeds.mean([values[0] for values in own[MEDIANS]])
     if start > 1:
         sentences.append(
             f"At the start its first layers' norm is {start:,.1f} times the last layers': gradients grow towards the "
@@ -124,9 +127,8 @@ def _reading(plain, own, residual, found):
 
 def _missing(rows):
     """The sentence on checkpoints that were not kept, in a list; else none."""
-    first = {row["net"]: min(other["epoch"] for other in rows if other["net"] == row["net"] and other["epoch"])
-             for row in rows}  # fmt: skip
-    late = [f"{net} before epoch {epoch}" for net, epoch in first.items() if epoch > 1]
+    epochs = {net: {row["epoch"] for row in own} - {0} for net, own in seeds.by_net(rows).items()}
+    late = [f"{net} before epoch {min(kept)}" if kept else net for net, kept in epochs.items() if 1 not in kept]
     if not late:
         return []
     return [f"No checkpoints were kept of {', '.join(late)}: run gradients before other experiments, it keeps all."]

@@ -19,18 +19,18 @@ def score(model, source, is_plain):
         source: `train.data.Source` of its images.
         is_plain: whether it has no shortcuts; blocks that change the dimensions then cannot be dropped.
     Returns:
-        list of dicts: kind, block from 1, name, test_error in per cent; the first, of kind "intact", is of the net with
-        all blocks on the same images.
+        list of dicts: kind, block from 1, name, test_error in per cent, test_images; the first, of kind "intact", is of
+        the net with all blocks on the same images.
     """
     images, labels, _ = input_pipeline.arrays(source, "test", IMAGES)
     names = [layer.name.removesuffix("_conv1") for layer in model.layers if re.fullmatch(r"stage.*_conv1", layer.name)]
     change, found = pass_on if is_plain else silence, predictor.from_keras(model)
 
-    def error():
+    def tested():
         outputs = np.concatenate([found.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
-        return 100 * (1 - scoring.score(outputs, labels).top1)
+        return {"test_error": 100 * (1 - scoring.score(outputs, labels).top1), "test_images": len(images)}
 
-    rows = [{"kind": "intact", "block": 0, "name": "", "test_error": error()}]
+    rows = [{"kind": "intact", "block": 0, "name": ""} | tested()]
     for block, name in enumerate(names, start=1):
         first = model.get_layer(f"{name}_conv1")
         if is_plain and (first.strides != (1, 1) or first.kernel.shape[2] != first.kernel.shape[3]):
@@ -38,7 +38,7 @@ def score(model, source, is_plain):
         layers = [model.get_layer(f"{name}_{part}") for part in ("conv1", "bn1", "conv2", "bn2")]
         before = [layer.get_weights() for layer in layers]
         change(*layers)
-        rows.append({"kind": "dropped", "block": block, "name": name, "test_error": error()})
+        rows.append({"kind": "dropped", "block": block, "name": name} | tested())
         for layer, weights in zip(layers, before, strict=True):
             layer.set_weights(weights)
     return rows

@@ -1,12 +1,12 @@
 """A net of the lab: what the command line and the papers call it, and what it is built of."""
 
 import dataclasses
+import difflib
 import re
 
 import keras_resnet
 from keras_resnet import blocks
 from keras_resnet.variants import VARIANTS
-from train import config as configs
 
 NO_SHORTCUT = "none"
 
@@ -69,10 +69,14 @@ def parse_net(text):
         ValueError: if there is no such net or shortcut; for a net the nearest names are given.
     """
     model, _, shortcut = text.partition(":")
-    configs.make({"model": model})
+    if model not in VARIANTS:
+        nearest = difflib.get_close_matches(model, VARIANTS, n=3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        raise ValueError(
+            f"There is no such net. Expected names such as ResNet20,ResNet20:B,PlainNet56. Received: {text!r}.{hint}"
+        )
     allowed = [choice for choice in VARIANTS[model].shortcuts if choice]
     if shortcut and shortcut not in allowed:
-        raise ValueError(
-            f"{model} has no such shortcut. Expected one of {', '.join(allowed) or 'none'}. Received: {text}."
-        )
+        expected = f"one of {', '.join(f'{model}:{choice}' for choice in allowed)}" if allowed else f"{model} alone"
+        raise ValueError(f"{model} has no such shortcut. Expected {expected}. Received: {text!r}.")
     return Net(model, "" if allowed and shortcut == allowed[0] else shortcut)

@@ -12,9 +12,9 @@ from train.experiments.pages import CIFAR10
 from train.experiments.settings import SMOKE
 
 
-def stem(name, settings, trained):
+def stem(name, settings, nets):
     """Name of the files of an experiment, with the data's where figures depend on it: "degradation_cifar10"."""
-    if not (trained or settings.weights):
+    if not (nets or settings.weights):
         return name
     data = settings.data.rstrip("/").rpartition("/")[2].rpartition(":")[2]
     return f"{name}_{re.sub(r'[^A-Za-z0-9.]+', '-', data)}"
@@ -43,12 +43,11 @@ def conditions(trained):
     )
 
 
-def made(name, settings, trained):
+def made(command, trained):
     """The sentence that says by what, when and on which machine a page was made.
 
     Args:
-        name: of the experiment.
-        settings: `Settings`.
+        command: of `command`.
         trained: list of `train.experiments.runs.Run`.
     Returns:
         str.
@@ -57,16 +56,25 @@ def made(name, settings, trained):
     names = [details(gpu).get("device_name", "GPU") for gpu in gpus] or ["no GPU"]
     machine = ", ".join([_processor(), f"{os.cpu_count()} cores", *names])
     return (
-        f"Made by `{command(name, settings, trained)}` on {datetime.date.today()} with TensorFlow {tf.__version__}, "
+        f"Made by `{command}` on {datetime.date.today()} with TensorFlow {tf.__version__}, "
         f"Keras {keras.__version__} and Python {platform.python_version()} on {machine}"
         + ("; nets that were in `--output_dir` already were not trained again." if trained else ".")
     )
 
 
-def command(name, settings, trained):
+def command_of(path):
+    """The command line that a page says it was made by; "" where there is no such page."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return "".join(re.findall(r"^Made by `(.+?)`", file.read(), re.MULTILINE))
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def command(name, settings, nets):
     """The command line that gives the same figures; where files lie is left out."""
-    given = {"data": settings.data} if trained or settings.weights else {}
-    if trained:
+    given = {"data": settings.data} if nets or settings.weights else {}
+    if nets:
         given |= {"budget": settings.budget, "seeds": ",".join(map(str, settings.seeds))}
     elif settings.budget == SMOKE and not settings.weights:
         given |= {"budget": SMOKE}

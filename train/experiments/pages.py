@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 CIFAR10, IMAGENET = "tfds:cifar10", "ImageNet"  # data that the papers' figures are of
+IMAGENET_IMAGES = 50_000  # of its validation set
 # One colour a depth, as long as there are; the paper draws a net's training error dashed and its test error solid.
 COLOURS = ("#e0a100", "#00a0b0", "#2e8b3d", "#c0392b", "#30343f", "#7d3c98")
 BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 9}  # where a legend covers no curve
@@ -41,6 +42,19 @@ class Fact:
             return ""
         ours = mean(self.ours) if isinstance(self.ours, list) else self.ours
         return f"{round(ours - self.paper, 2) + 0.0:+,.2f}"  # + 0.0: no minus before nothing
+
+
+def data_of(settings, rows):
+    """What our figures are of: `--data`, or ImageNet where all of its validation images were scored.
+
+    Args:
+        settings: `Settings`.
+        rows: of the experiment.
+    Returns:
+        str.
+    """
+    is_imagenet = settings.weights and {row["num_images"] for row in rows} == {IMAGENET_IMAGES}
+    return IMAGENET if is_imagenet else settings.data
 
 
 def number(value):
@@ -73,7 +87,7 @@ def colours(rows):
     return {row["net"]: colour(places.index(row["net"].partition("-")[2])) for row in ordered}
 
 
-def write(folder, name, rows, draw, text):
+def write(folder, name, rows, draw, text, data):
     """Writes the three files, each whole or not at all; earlier ones are replaced.
 
     Args:
@@ -82,6 +96,7 @@ def write(folder, name, rows, draw, text):
         rows: list of dicts with the same keys, or of fewer: a missing value is empty.
         draw: function of the rows that returns a matplotlib figure.
         text: of the Markdown file.
+        data: that the picture is headed with; "" for none.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with written_aside(os.path.join(folder, f"{name}.csv")) as aside, open(aside, "w", newline="") as file:
@@ -89,6 +104,9 @@ def write(folder, name, rows, draw, text):
         writer.writeheader()
         writer.writerows(rows)
     figure = draw(rows)
+    heading = ", ".join(part for part in (figure.get_suptitle(), data) if part)
+    if heading:
+        figure.suptitle(heading, fontsize=10)
     with written_aside(os.path.join(folder, f"{name}.png")) as aside:
         figure.savefig(aside, dpi=120)
     plt.close(figure)

@@ -45,9 +45,28 @@ class Run:
         return os.path.join(self.config.workdir, run_folder.MODEL)
 
     def history(self):
-        """Rows of history.csv: list of dicts of floats."""
-        with open(os.path.join(self.config.workdir, run_folder.HISTORY), newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        """Rows of history.csv, one an epoch: list of dicts of floats.
+
+        Raises:
+            ValueError: if it is damaged or not of all epochs.
+        """
+        path = os.path.join(self.config.workdir, run_folder.HISTORY)
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            found = [row["epoch"] for row in rows]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}. {self._repair}") from error
+        if found != [*range(1, self.config.epochs + 1)]:
+            raise ValueError(
+                f"{path} is damaged. Expected a row for each of {self.config.epochs} epochs. Received: {len(found)} "
+                f"rows. {self._repair}"
+            )
+        return rows
+
+    @property
+    def _repair(self):
+        return f"Delete {self.path} and run the same command: the run is completed from its checkpoints."
 
     def source(self):
         """The images it was trained on, with its splits: `train.data.Source`."""
@@ -55,8 +74,11 @@ class Run:
         return damage.leave_out(found, damage.look(found, run_folder.damaged_images(self.config)))
 
     def model(self):
-        """The trained `keras.Model`, from pixels to logits."""
-        return predictor.load_keras(self.path)
+        """The trained `keras.Model`, from pixels to logits; raises ValueError if the file is damaged."""
+        try:
+            return predictor.load_keras(self.path)
+        except ValueError as error:
+            raise ValueError(f"{error} {self._repair}") from error
 
     def tested(self, model):
         """Columns of a row: the per cent of the test images that its model gets wrong, and how many they are."""

@@ -28,8 +28,8 @@ def draw(rows):
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     found = _by_option(rows)
     names = [OPTIONS.get(option, option) for option in found]
-    for place, own in enumerate(found.values()):
-        colour = pages.colour(place)
+    for place, (option, own) in enumerate(found.items()):
+        colour = pages.colour([*OPTIONS, option].index(option))
         for name, marker in (("test_error", "o"), ("training_error", "x")):
             left.plot([row[name] for row in own], [place] * len(own), marker, color=colour, markersize=9)
         right.barh(place, own[0]["parameters"] / 1e3, color=colour, height=0.5)

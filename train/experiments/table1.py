@@ -69,10 +69,13 @@ def draw(rows):
         size = shown[0].get(stage, "").partition(":")[0]
         cells.append([f"{stage} ({PAPERS_NAMES[stage]})\n{size}", *(_stacked(row.get(stage, "")) for row in shown)])
     cells.append(["multiply-adds\nparameters", *(
-        f"{row['multiply_adds'] / 1e9:.3g}e9 (paper: {MULTIPLY_ADDS.get(row['net'], '-')}e9)\n{row['parameters']:,}"
-        for row in shown
+        f"{row['multiply_adds'] / 1e9:.3g}e9{_of_paper(row['net'])}\n{row['parameters']:,}" for row in shown
     )])  # fmt: skip
     return pages.drawn_table(["stage, output size", *(row["net"] for row in shown)], cells, height=0.75)
+
+
+def _of_paper(net):
+    return f" (paper: {MULTIPLY_ADDS[net]}e9)" if net in MULTIPLY_ADDS else ""
 
 
 def _stacked(stage):
@@ -92,6 +95,6 @@ def tell(rows):
             facts.append(Fact(f"{row['net']}, multiply-adds (1e9)", MULTIPLY_ADDS.get(row["net"], ""), flops))
     return facts, (
         "Counted on the built nets, a multiply-add a weight of a convolution or dense layer and output position. The "
-        "paper gives two digits. ResNet-34 here has option B; plain nets have the parameters of residual nets "
+        "paper gives two or three digits. ResNet-34 here has option B; plain nets have the parameters of residual nets "
         "with option A."
     )

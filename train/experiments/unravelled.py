@@ -1,5 +1,7 @@
 """Is a ResNet many shallow nets, and why is its shortcut the identity? Veit et al. 2016; He et al. 2016, table 1."""
 
+import itertools
+
 import numpy as np
 from matplotlib import pyplot as plt
 
@@ -50,6 +52,7 @@ def draw(rows):
         left.plot(share, [row["test_error"] for row in dropped], "o-", color=colour, label=label)
     left.set(xlabel="place of the dropped block in the net (0: first, 1: last)", ylabel="error (%)", ylim=(-3, 100))
     left.grid(alpha=0.3)
+    left.set_visible(bool(nets))
     if nets:
         left.legend(**pages.BELOW, ncols=2, title="one block dropped; dotted: none")
     found = _by_shortcut(rows)
@@ -67,12 +70,12 @@ def tell(rows):
     """Facts and a paragraph; see `train.lab.Experiment`."""
     facts, sentences, rises = [], [], {True: [], False: []}
     for net, own in seeds.by_net(rows).items():
+        facts.append(Fact(f"{net}: test error (%)", CIFAR10_ERROR.get(net, ""), _of_kind(own, "whole"), CIFAR10))
         if {row["kind"] for row in own} == {"whole"}:
             continue
-        errors, without, is_plain = _of_kind(own, "whole"), _of_kind(own, "dropped"), own[0]["shortcut"] == NO_SHORTCUT
+        without, is_plain = _of_kind(own, "dropped"), own[0]["shortcut"] == NO_SHORTCUT
         rise = seeds.minus(without, _of_kind(own, "intact"))
         paper = "chance (Veit et al., figure 3)" if is_plain else "little changed (figure 3)"
-        facts.append(Fact(f"{net}: test error (%)", CIFAR10_ERROR.get(net, ""), errors, CIFAR10))
         facts.append(Fact(f"{net}: without one block, median (%)", paper, without))
         rises[is_plain].append(seeds.mean(rise))
         sentences.append(f"Without one block {net} makes {rises[is_plain][-1]:+.2f} points of errors in the median.")
@@ -84,7 +87,7 @@ def tell(rows):
         paper = paper if isinstance(paper, str) else paper - SHORTCUT_ERROR[IDENTITY]
         words = f"{SHORTCUTS[shortcut]} minus identity (points; the paper: ResNet-110)"
         facts.append(Fact(words, paper, differences, CIFAR10))
-    sentences += _veit(rises)
+    sentences += [*_veit(rises, rows), *_untrained(rows)]
     if against:
         num_images = rows[0]["test_images"]
         shown = {shortcut: seeds.compared(found[shortcut], found[IDENTITY], num_images) for shortcut in against}
@@ -101,9 +104,10 @@ def _of_kind(rows, kind):
     return [float(np.median(errors)) for errors in found.values()]
 
 
-def _veit(rises):
+def _veit(rises, rows):
     """What the points that plain nets (True) and residual nets (False) lose with a block say of them."""
-    sentences = [f"Scored on {lesions.IMAGES:,} test images (all, where there are fewer), with and without the block."]
+    scored = [row["test_images"] for row in rows if row["kind"] == "dropped"]
+    sentences = [f"Scored on {scored[0]:,} test images, with and without the block."] if scored else []
     if rises[True] and rises[False]:
         sentences.append(
             "Every plain net loses more than every residual net, as Veit et al. see it: a residual net without one "
@@ -111,6 +115,22 @@ def _veit(rises):
             if max(rises[False]) < min(rises[True])
             else "Not every plain net loses more than every residual net, unlike in Veit et al."
         )
+    return sentences
+
+
+def _untrained(rows):
+    """The sentences on residual nets that are worse than a shallower one: list."""
+    nets = seeds.by_net([row for row in rows if row["kind"] == "whole" and row["shortcut"] == IDENTITY])
+    nets = sorted(nets.items(), key=lambda item: item[1][0]["layers"])
+    sentences = []
+    for (shallow, ones), (deep, others) in itertools.pairwise(nets):
+        errors = [seeds.of_seeds(own, "test_error") for own in (others, ones)]
+        if seeds.compared(*errors, rows[0]["test_images"]) > 0:
+            deeps, shallows = map(pages.spread, errors)
+            sentences.append(
+                f"{deep} is worse than {shallow} as a whole ({deeps} and {shallows} %): it is not trained out, and "
+                "what it loses with a block says little."
+            )
     return sentences
 
 
