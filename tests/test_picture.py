@@ -137,7 +137,7 @@ def test_what_is_no_net_is_refused():
         keras_resnet.summary_picture()
     with pytest.raises(ValueError, match="Nearest: ResNet34"):
         keras_resnet.summary_picture("ResNet3")
-    with pytest.raises(ValueError, match="each an argument.* Received: \\['ResNet34'\\]"):
+    with pytest.raises(ValueError, match=r"each an argument.* Received: \['ResNet34'\]"):
         keras_resnet.summary_picture(["ResNet34"])
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
     with pytest.raises(ValueError, match="Received: model 'other'"):
