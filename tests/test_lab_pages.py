@@ -158,18 +158,19 @@ def test_gradients_say_what_is_seen():
     assert shown["plain-56: weakest layer over strongest, after 50 iterations"] == [0.1]
     assert shown["plain-56: weakest layer over strongest, the smallest while it trained"] == [0.1]
     assert "plain-56, weakest layer over strongest: while it trained never below 0.1 (ResNet-56: 0.1)." in text
-    assert "By one measure alone the gradients of plain-56 are spread wider than those of ResNet-56." in text
+    assert "median of all layers over the last layer: while it trained never below 0.62 (ResNet-56: 0.75)." in text
+    assert "By 2 of the 3 measures the gradients of plain-56 are spread wider than those of ResNet-56." in text
     assert "At the start its first layers' norm is 200.0 times the last layers'" in text
     assert "No checkpoints were kept of plain-56 before epoch 5, ResNet-56 before epoch 5" in text
     _, text = gradients.tell(rows_of("plain-56", 0.5, 0.05) + rows_of("ResNet-56", 2.0, 0.2))
-    assert "By both measures" in text
+    assert "By all of the 3 measures" in text
     _, text = gradients.tell(rows_of("plain-56", 0.5, 0.5) + rows_of("ResNet-56", 2.0, 0.2))
-    assert "By neither measure" in text
+    assert "By none of the 3 measures" in text
     assert "At the start" not in text
     early = [row | {"epoch": min(row["epoch"], 1)} for row in rows_of("plain-56", 0.5, 0.5)]
     assert "No checkpoints" not in gradients.tell(early)[1]
     facts, text = gradients.tell([row for row in rows_of("plain-56", 200.0, 0.5) if not row["epoch"]])
-    assert [fact.ours for fact in facts] == [[200.0], [0.005]]
+    assert [fact.ours for fact in facts] == [[200.0], [1.0], [0.005]]
     assert "No checkpoints were kept of plain-56:" in text
 
 

@@ -85,8 +85,17 @@ def _least_over_most(norms):
     return min(norms) / max(norms)
 
 
-MEDIANS, EXTREMES = "median of the first quarter of the layers over that of the last", "weakest layer over strongest"
-RATIOS = {MEDIANS: _first_over_last, EXTREMES: _least_over_most}
+def _median_over_last(norms):
+    """The layers' median norm over that of the last, which the loss reaches first."""
+    return float(np.median(norms)) / norms[-1]
+
+
+MEDIANS = "median of the first quarter of the layers over that of the last"
+RATIOS = {
+    MEDIANS: _first_over_last,
+    "median of all layers over the last layer": _median_over_last,
+    "weakest layer over strongest": _least_over_most,
+}
 
 
 def _over_time(own, ratio):
@@ -112,10 +121,11 @@ def _reading(plain, own, residual, found):
         other = "".join(f" ({net}: {value:.2g})" for net, value in zip(residual, beside, strict=True))
         sentences.append(f"{plain}, {words}: while it trained never below {least:.2g}{other}.")
     if smaller:
-        which = {(True, True): "By both measures", (False, False): "By neither measure"}.get(
-            tuple(smaller), "By one measure alone"
+        which = {0: "none", len(smaller): "all"}.get(sum(smaller), f"{sum(smaller)}")
+        sentences.append(
+            f"By {which} of the {len(smaller)} measures the gradients of {plain} are spread wider than those of "
+            f"{residual[0]}."
         )
-        sentences.append(f"{which} the gradients of {plain} are spread wider than those of {residual[0]}.")
     start = seeds.mean([values[0] for values in own[MEDIANS]])
     if start > 1:
         sentences.append(
