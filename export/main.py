@@ -69,7 +69,7 @@ def export(values, folder):
 
     file, model = inputs.open_model(values)
     has_ranges = is_quantization_aware(model)
-    formats = values.formats or targets.default_formats(values.target, has_ranges)
+    formats = [*dict.fromkeys(values.formats or targets.default_formats(values.target, has_ranges))]
     staging.check_space(values.output_dir, formats, model.count_params(), values.bundle)
     tuning = inputs.open_training(model, preparations(formats), values) if preparations(formats) else None
     images = inputs.open_images(model, formats, values, has_ranges)

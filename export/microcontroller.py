@@ -1,6 +1,7 @@
 """C++ sources of a file for TensorFlow Lite Micro: the file as an array, and the operators that it needs."""
 
 import os
+import re
 
 from export import flatbuffer, templates
 
@@ -39,7 +40,7 @@ def sources(content, stem):
     """
     model = flatbuffer.unpack(content)
     kinds = sorted({flatbuffer.kind(model, operator) for operator in model.subgraphs[0].operators})
-    symbol = "".join(letter if letter.isalnum() else "_" for letter in stem)
+    symbol = re.sub(r"^(?=\d)", "model_", re.sub(r"[^A-Za-z0-9]", "_", stem))  # a C++ name begins with no digit
     guard, kind = symbol.upper(), "".join(word.capitalize() for word in symbol.split("_"))
     rows = (content[start : start + BYTES_A_LINE] for start in range(0, len(content), BYTES_A_LINE))
     words = {

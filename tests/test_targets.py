@@ -322,28 +322,31 @@ template <unsigned n> struct MicroMutableOpResolver {
 }"""
 MAIN = """#include <cstdio>
 #include <cstdint>
-#include "net_model_data.h"
-#include "net_op_resolver.h"
+#include "STEM_model_data.h"
+#include "STEM_op_resolver.h"
 int main() {
-  NetOpResolver resolver;
-  if (AddOperators(resolver) != kTfLiteOk || reinterpret_cast<uintptr_t>(g_net) % 16) return 1;
-  return std::fwrite(g_net, 1, g_net_size, stdout) != g_net_size;
+  KINDOpResolver resolver;
+  if (AddOperators(resolver) != kTfLiteOk || reinterpret_cast<uintptr_t>(g_SYMBOL) % 16) return 1;
+  return std::fwrite(g_SYMBOL, 1, g_SYMBOL_size, stdout) != g_SYMBOL_size;
 }"""
 
 
 @pytest.mark.smoke
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the sources with")
-def test_the_array_holds_the_file_and_the_resolver_fits(files, tmp_path):
+@pytest.mark.parametrize(
+    ("stem", "symbol", "kind"), [("net", "net", "Net"), ("2-näts", "model_2_n_ts", "Model2NTs")], ids=["plain", "digit"]
+)
+def test_the_array_holds_the_file_and_the_resolver_fits(stem, symbol, kind, files, tmp_path):
     """Compiled and run; the resolver against a stand-in with the methods of the real one."""
-    for name, text in microcontroller.sources(files["int8"], "net").items():
+    for name, text in microcontroller.sources(files["int8"], stem).items():
         (tmp_path / name).write_text(text)
     header = tmp_path / "tensorflow/lite/micro/micro_mutable_op_resolver.h"
     header.parent.mkdir(parents=True)
     methods = (f"  TfLiteStatus {name}() {{ return Add(); }}" for name in microcontroller.METHODS.values())
     header.write_text(RESOLVER % "\n".join(methods))
-    (tmp_path / "main.cc").write_text(MAIN)
+    (tmp_path / "main.cc").write_text(MAIN.replace("STEM", stem).replace("SYMBOL", symbol).replace("KIND", kind))
     command = ["g++", "-std=c++17", "-Wall", "-Werror", f"-I{tmp_path}", tmp_path / "main.cc"]
-    subprocess.run([*command, tmp_path / "net_model_data.cc", "-o", tmp_path / "net"], check=True)
+    subprocess.run([*command, tmp_path / f"{stem}_model_data.cc", "-o", tmp_path / "net"], check=True)
     assert subprocess.run([tmp_path / "net"], capture_output=True, check=True).stdout == files["int8"]
 
 
