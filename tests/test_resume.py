@@ -54,7 +54,7 @@ def kill(process, workdir, when, seed):
     while when == "writing" and not list(workdir.glob("checkpoints/.partial-*")) and process.poll() is None:
         pass
     process.kill()
-    process.communicate(timeout=5)  # until no process holds the output any more, which workers inherit
+    process.communicate(timeout=60)  # until no process holds the output any more, which workers inherit
 
 
 def newest(workdir):
@@ -362,7 +362,7 @@ def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(index, number
     process = start("--strategy=multi_worker", "--model=ResNet8", f"--workdir={tmp_path}/run", env=environment)
     assert process.stdout.readline() == f"Waiting for worker {1 - index} at {addresses[1 - index]}.\n"
     process.send_signal(number)
-    process.communicate(timeout=5)
+    process.communicate(timeout=60)
     assert process.returncode in (-number.value, 128 + number.value)
     assert not (tmp_path / "run").exists()
 
@@ -382,5 +382,5 @@ def test_workers_meet_whoever_comes_first_dies_or_talks_nonsense():
         assert not first.done()
         assert not last.done()
         rendezvous.meet(addresses, 1)
-        first.result(timeout=5)
-        last.result(timeout=5)
+        first.result(timeout=60)
+        last.result(timeout=60)
