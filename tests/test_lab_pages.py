@@ -99,6 +99,18 @@ def test_degradation_is_drawn_dashed_in_training_and_solid_on_held_out_images():
     assert found["ResNet-20, held-out"] == ("-", pages.COLOURS[0], 11.0)
     assert found["ResNet-20 (B), training"] == ("--", pages.COLOURS[1], 7.0)
     assert len(found) == 20
+    half = [row | {"test_error": 50.0} for row in curve("plain-20", 9.0, 12.0)[:1]]
+    found = lines(degradation.draw([*half, *curve("plain-20", 9.0, 12.0)[1:]]))
+    assert found["plain-20, test"] == ("-", pages.COLOURS[0], 12.0)
+
+
+@pytest.mark.unit
+def test_the_checkpoints_after_which_test_images_were_scored_make_the_curve():
+    of_two = curve("plain-20", 9.0, 12.0)
+    assert "which are scored once here, at the end" in degradation.tell(of_two)[1]
+    assert "scored once" not in degradation.tell([row | {"test_error": 12.0} for row in of_two])[1]
+    few = [of_two[0] | {"epoch": epoch} | ({"test_error": 12.0} if epoch > 13 else {}) for epoch in range(1, 17)]
+    assert "scored once" in degradation.tell(few)[1]
 
 
 def deviations(net, *values, seed=0):
@@ -260,7 +272,7 @@ def test_options_are_those_of_the_nets(monkeypatch):
 def test_table6_has_the_errors_of_the_last_epoch():
     net = nets.Net("ResNet8")
     run = types.SimpleNamespace(net=net, config=types.SimpleNamespace(seed=4, epochs=2))
-    run.tested = lambda model: {"test_error": 7.0, "test_images": 5}
+    run.tester = lambda model: lambda: {"test_error": 7.0, "test_images": 5}
     run.model = lambda: net.build((8, 8, 1))
     run.history = lambda: [{"accuracy": 0.5, "val_accuracy": 0.25}, {"accuracy": 0.75, "val_accuracy": 0.625}]
     (row,) = table6.measure([run], None)

@@ -47,7 +47,7 @@ _EVERY_CHECKPOINT = {"checkpoints_to_keep": 1_000_000}
 EXPERIMENTS = {
     "table1":      Experiment("He et al. 2015, tables 1 and 6"),
     "table6":      Experiment("He et al. 2015, table 6", ("ResNet20", "ResNet32", "ResNet44", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),
-    "degradation": Experiment("He et al. 2015, figures 1, 4 and 6, table 2", _PAIRS, ("PlainNet20", "ResNet20", "PlainNet32", "ResNet32")),
+    "degradation": Experiment("He et al. 2015, figures 1, 4 and 6, table 2", _PAIRS, ("PlainNet20", "ResNet20", "PlainNet32", "ResNet32"), _EVERY_CHECKPOINT),
     "shortcuts":   Experiment("He et al. 2015, section 4.1, table 3", _OPTIONS, _OPTIONS, one_depth=True),
     "responses":   Experiment("He et al. 2015, section 4.2, figure 7", _PAIRS, _SMALL_PAIRS, basic_blocks=True),
     "depth":       Experiment("He et al. 2015, section 4.2", ("ResNet20", "ResNet56", "ResNet110"), _SMALL_PAIRS[1:]),

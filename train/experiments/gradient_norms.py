@@ -1,12 +1,12 @@
 """Norms of the gradient by layer of a run, at its start and at its checkpoints."""
 
-import warnings
+import itertools
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from train import checkpoints, input_pipeline, loop, strategies
+from train import input_pipeline, loop, strategies
+from train.experiments import moments
 from train.experiments.runs import forget
 from train.losses import cross_entropy, one_hot
 
@@ -17,8 +17,7 @@ def of_run(run):
     """A row a 3x3 layer at each moment: the norm of the gradient of its kernel on the first training batch.
 
     Args:
-        run: `train.experiments.runs.Run`; the checkpoints that are kept are measured, if there are any. A damaged one
-            is left out, with a warning.
+        run: `train.experiments.runs.Run`; the checkpoints that are kept are measured, if there are any.
     Returns:
         list of dicts.
     """
@@ -30,17 +29,12 @@ def of_run(run):
     layers = [layer for layer in state.model.layers if getattr(layer, "kernel_size", None) == (3, 3)]
     norms_of = _make_norms(state.model, [layer.kernel.value for layer in layers], batch)
     rows, steps = [], input_pipeline.num_training_batches(source, run.config)
-    for path in (None, *_spread(_of_epochs(checkpoints.paths(run.config)))):
-        try:
-            progress = checkpoints.load(path, state.variables) if path else {"epoch": 0}
-        except Exception as error:  # whatever NumPy trips over
-            warnings.warn(f"A damaged checkpoint is left out: {path} ({type(error).__name__}).", stacklevel=2)
-            continue
+    for epoch in itertools.chain([0], moments.visit(run, state.variables, MOST_CHECKPOINTS)):
         norms = norms_of().numpy()
         for place, (layer, norm) in enumerate(zip(layers, norms, strict=True), start=1):
             rows.append(
                 run.columns
-                | {"epoch": progress["epoch"], "iteration": progress["epoch"] * steps}
+                | {"epoch": epoch, "iteration": epoch * steps}
                 | {"layer": place, "name": layer.name, "gradient_norm": float(norm)}
             )
     return rows
@@ -57,14 +51,3 @@ def _make_norms(model, kernels, batch):
         return tf.stack([tf.norm(gradient) for gradient in tape.gradient(loss, kernels)])
 
     return norms
-
-
-def _of_epochs(paths):
-    """The checkpoints at the ends of epochs; those in between depend on the machine's speed."""
-    return [path for path in paths if path.endswith("-step-0000000.npz")]
-
-
-def _spread(paths):
-    """At most so many of the paths, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_CHECKPOINTS)).astype(int))
-    return [paths[place] for place in places]

@@ -80,10 +80,20 @@ class Run:
         except ValueError as error:
             raise ValueError(f"{error} {self._repair}") from error
 
-    def tested(self, model):
-        """Columns of a row: the per cent of the test images that its model gets wrong, and how many they are."""
-        found = scoring.score(*scoring.predict(predictor.from_keras(model), self.source(), "test"))
-        return {"test_error": 100 * (1 - found.top1), "test_images": found.num_images}
+    def tester(self, model):
+        """Function that scores its model as its weights then are.
+
+        Returns:
+            Function that returns columns of a row: the per cent of the test images that the model gets wrong, and how
+            many they are.
+        """
+        found, source = predictor.from_keras(model), self.source()
+
+        def tested():
+            scores = scoring.score(*scoring.predict(found, source, "test"))
+            return {"test_error": 100 * (1 - scores.top1), "test_images": scores.num_images}
+
+        return tested
 
 
 def plan(settings, net, seed, num_epochs, passing=None):

@@ -33,7 +33,7 @@ def measure(runs, settings):
                 "training_error": 100 * (1 - last["accuracy"]),
                 "validation_error": 100 * (1 - last["val_accuracy"]),
             }
-            | run.tested(model)
+            | run.tester(model)()
         )
     return rows
 

@@ -32,7 +32,7 @@ def measure(runs, settings):
     for run in runs:
         model = run.model()
         own = {"net": run.net.title, "layers": run.net.depth, "seed": run.config.seed, "shortcut": run.net.option}
-        rows.append(own | {"kind": "whole", "block": 0, "name": ""} | run.tested(model))
+        rows.append(own | {"kind": "whole", "block": 0, "name": ""} | run.tester(model)())
         if not run.net.shortcut:
             rows += [own | row for row in lesions.score(model, run.source(), run.net.is_plain)]
     return rows
