@@ -355,7 +355,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"Expected --output_dir to be a folder .* --output_dir={folder}"):
             lab.check_output_dir(str(folder))
     lab.check_output_dir(str(tmp_path / "new"))
-    assert (tmp_path / "new").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    lab.check_output_dir(str(tmp_path))
 
 
 @pytest.mark.slow

@@ -126,10 +126,13 @@ def settings_from_flags(values):
 
 
 def check_output_dir(folder):
-    """Makes the folder of the results; raises ValueError if it cannot be written."""
+    """Raises ValueError if the folder of the results cannot be written, or made; it is not left where it was not."""
+    is_new = not os.path.exists(folder)
     try:
         os.makedirs(folder, exist_ok=True)
         writable = os.access(folder, os.W_OK)
+        if is_new:
+            os.rmdir(folder)
     except OSError:
         writable = False
     if not writable:
