@@ -1,6 +1,7 @@
 """The trainer: tf.distribute, tf.data and Keras callbacks; run `python train/main.py --help`."""
 
 import contextlib
+import difflib
 import os
 import sys
 import warnings
@@ -49,6 +50,18 @@ def refuse_positional(argv):
     """Raises ValueError if a command line holds more than flags: list of str, of which the first is the command."""
     if len(argv) > 1:
         raise ValueError(f"Expected flags only, as --name=value. Received: {' '.join(argv[1:])}.")
+
+
+def nearest(received, expected, most=3):
+    """The end of an error's text that names what may have been meant: " Nearest: a, b.", or "".
+
+    Args:
+        received: str.
+        expected: collection of str.
+        most: how many are named.
+    """
+    found = difflib.get_close_matches(received, expected, n=most, cutoff=0.4)
+    return f" Nearest: {', '.join(found)}." if found else ""
 
 
 def exit_code(code):

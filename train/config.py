@@ -1,12 +1,12 @@
 """The configuration of a run: one flat, frozen, printable dataclass; flags are made from its fields."""
 
 import dataclasses
-import difflib
 import json
 import os
 
 from absl import flags
 
+import train
 from train import recipes
 
 CHOICES = {  # what a field may be, where that is a short list
@@ -169,8 +169,7 @@ def to_json(config):
 
 def _check(name, value, allowed):
     if value not in allowed:
-        nearest = difflib.get_close_matches(str(value), allowed, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        hint = train.nearest(str(value), allowed)
         raise ValueError(f"Expected {name} to be one of {', '.join(allowed)}. Received: --{name}={value}.{hint}")
 
 

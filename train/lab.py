@@ -1,7 +1,6 @@
 """The claims of the ResNet papers, tried: `python train/lab.py degradation --data=digits --budget=10`."""
 
 import dataclasses
-import difflib
 import os
 import sys
 
@@ -93,8 +92,7 @@ def check_names(names):
         raise ValueError(f"{expected} Received: none.")
     for name in names:
         if name not in EXPERIMENTS:
-            nearest = difflib.get_close_matches(name, EXPERIMENTS, n=2, cutoff=0.4)
-            hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+            hint = train.nearest(name, EXPERIMENTS, most=2)
             raise ValueError(f"There is no such experiment. {expected} Received: {name}.{hint}")
     return [*dict.fromkeys(names)]
 

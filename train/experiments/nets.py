@@ -1,10 +1,10 @@
 """A net of the lab: what the command line and the papers call it, and what it is built of."""
 
 import dataclasses
-import difflib
 import re
 
 import keras_resnet
+import train
 from keras_resnet import blocks
 from keras_resnet.variants import VARIANTS
 
@@ -70,8 +70,7 @@ def parse_net(text):
     """
     model, _, shortcut = text.partition(":")
     if model not in VARIANTS:
-        nearest = difflib.get_close_matches(model, VARIANTS, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        hint = train.nearest(model, VARIANTS)
         raise ValueError(
             f"There is no such net. Expected names such as ResNet20,ResNet20:B,PlainNet56. Received: {text!r}.{hint}"
         )

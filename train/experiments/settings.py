@@ -1,11 +1,11 @@
 """What the command line of the lab asks for, and what a budget in minutes is in epochs."""
 
 import dataclasses
-import difflib
 import json
 import os
 import re
 
+import train
 from train.run_folder import written_aside
 
 SMOKE = "smoke"
@@ -48,11 +48,9 @@ def check_budget(text):
     """Raises ValueError unless it is a budget: whole epochs, minutes as "30m", or "smoke"."""
     if text == SMOKE or re.fullmatch(r"[1-9]\d*m?", text):
         return
-    nearest = difflib.get_close_matches(text, [SMOKE], cutoff=0.4)
-    hint = f" Nearest: {nearest[0]}." if nearest else ""
     raise ValueError(
         "Expected --budget in epochs a net, as 24, in minutes for all nets together, as 30m, or smoke. "
-        f"Received: --budget={text}.{hint}"
+        f"Received: --budget={text}.{train.nearest(text, [SMOKE])}"
     )
 
 
