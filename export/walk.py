@@ -254,5 +254,9 @@ LAYERS = {
     keras.layers.Dropout: _nothing,
     quantized_layers.QuantizedConv2D: _conv,
     quantized_layers.QuantizedDense: _dense,
+    quantized_layers.QuantizedAdd: _merge("ADD"),
+    quantized_layers.QuantizedMultiply: _merge("MUL"),
+    quantized_layers.QuantizedAveragePooling2D: _pool("AVERAGE_POOL_2D"),
+    quantized_layers.QuantizedGlobalAveragePooling2D: _global_average,
     quantized_layers.ActivationRange: _range,
 }

@@ -37,6 +37,16 @@ RANGED = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.Dense,
 )
+WEIGHTED = (QuantizedConv2D, QuantizedDense)
+# What a layer becomes that is told the scales around it.
+SETTLED = {
+    QuantizedConv2D: QuantizedConv2D,
+    QuantizedDense: QuantizedDense,
+    keras.layers.Add: quantized_layers.QuantizedAdd,
+    keras.layers.Multiply: quantized_layers.QuantizedMultiply,
+    keras.layers.AveragePooling2D: quantized_layers.QuantizedAveragePooling2D,
+    keras.layers.GlobalAveragePooling2D: quantized_layers.QuantizedGlobalAveragePooling2D,
+}
 
 
 def is_quantization_aware(model):
@@ -44,25 +54,63 @@ def is_quantization_aware(model):
     return any(isinstance(layer, ActivationRange) for layer in model.layers)
 
 
-def round_biases(model):
-    """Rounds the biases of a trained net to what its int8 file keeps of them: 32 bits at both scales' product.
+def settled(model):
+    """A trained net that infers with the integers of its int8 file: each layer gets the scales around it.
 
-    Finer than the steps of the outputs by far, it still decides ties: without it one score in 700 of ResNet-20 differed
-    by two steps from its file's, with it none by more than one.
+    Without that, sums in float32 and XNNPACK's in fixed point round some ties apart, of which deeper layers make more:
+    one score in 200 of ResNet-20 differed by two steps (BUILD_NOTES.md, "Quantization-aware training in Keras 3").
 
     Args:
-        model: `keras.Model` of `convert`; changed in place.
+        model: `keras.Model` of `convert`.
+    Returns:
+        `keras.Model` whose kernels and biases have the values that the file keeps, preprocessing's and batch
+        normalization's scale among them: to deploy, not to train further.
     """
+    consumers = _consumers(model)
     makers = {id(layer.output): layer for layer in model.layers}
+
+    def step(found):
+        low, high = map(float, found.get_weights()[:2])
+        return float(np.float32(max(high - low, quantized_layers.LEAST) / 255))
+
+    def step_before(tensor):
+        layer = makers[id(tensor)]
+        while not isinstance(layer, ActivationRange):  # padding and pooling keep the scale
+            if isinstance(layer, keras.layers.InputLayer):
+                return 1.0
+            layer = makers[id(layer.input)]
+        return step(layer)
+
+    def step_after(layer):
+        while not isinstance(layer, ActivationRange):
+            (layer,) = consumers[layer.name]
+        return step(layer)
+
+    def remade(layer):
+        config, kind = layer.get_config(), SETTLED.get(type(layer))
+        if kind is None:
+            return layer.from_config(config)
+        config["steps"] = [*map(step_before, keras.tree.flatten(layer.input))]
+        if kind is not quantized_layers.QuantizedAveragePooling2D:  # which keeps its inputs' scale
+            config["steps"].append(step_after(layer))
+        if kind is QuantizedConv2D:
+            config["input_scale"] = [1.0]
+        return kind.from_config(config)
+
+    new = keras.models.clone_model(model, clone_function=remade)
     for layer in model.layers:
-        if isinstance(layer, (QuantizedConv2D, QuantizedDense)):
-            before = makers[id(layer.input)]
-            while not isinstance(before, ActivationRange):  # padding and pooling keep the scale
-                before = makers[id(before.input)]
-            of_inputs = np.float64(quantized_layers.activation_scale(*before.get_weights()[:2]))
-            kernel = layer.deployed_kernel if isinstance(layer, QuantizedConv2D) else layer.kernel
-            step = of_inputs * np.ravel(quantized_layers.kernel_scale(kernel)).astype("float64")
-            layer.bias.assign(np.round(np.asarray(layer.bias) / step) * step)
+        same = new.get_layer(layer.name)
+        same.set_weights(_settled_weights(layer, same.steps[0]) if isinstance(layer, WEIGHTED) else layer.get_weights())
+    return new
+
+
+def _settled_weights(layer, step):
+    """Kernel and bias as their stored integers tell them, of inputs that are stored with that scale."""
+    kernel = layer.deployed_kernel
+    product = step * np.ravel(quantized_layers.kernel_scale(kernel)).astype("float64")
+    bias = np.round(np.asarray(layer.bias) / product) * product
+    output_scale = [np.ones(len(bias))] if isinstance(layer, QuantizedConv2D) else []
+    return [np.asarray(quantized_layers.rounded_kernel(kernel)), bias, *output_scale]
 
 
 def convert(model, images, freeze_after):
@@ -164,7 +212,7 @@ def _set_weights(new, model, consumers):
                 weights.append(np.ones(kernel.shape[-1]))
             new.get_layer(layer.name).set_weights(weights)
         elif isinstance(layer, keras.layers.Activation):  # int8 kernels fix a sigmoid's scale
-            new.get_layer(f"{layer.name}_range").set_weights([0.0, 255 / 256, np.inf])
+            new.get_layer(f"{layer.name}_range").set_weights([*np.array([0, 255 / 256, np.inf])])
 
 
 def _scale_and_shift(norm):

@@ -1,19 +1,67 @@
 """Layers that compute with the numbers of int8 files and pass gradients as if they did not.
 
 Kernels are rounded to 8 bits with a scale an output channel, activations to 8 bits with one scale, by a moving average
-of each batch's smallest and largest value (Jacob et al. 2018, arXiv 1712.05877).
+of each batch's smallest and largest value (Jacob et al. 2018, arXiv 1712.05877). In training they compute with the
+rounded numbers in float32. A layer that was told the scales around it (`steps`) infers with the stored integers, in the
+arithmetic of XNNPACK (github.com/google/XNNPACK), so that ties are rounded the same way.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 LEVELS = 127  # of symmetric 8-bit weights
 MOMENTUM = 0.99  # of the moving average of ranges, per batch (arXiv 1712.05877, section 3.1: "close to 1")
 LEAST = 1e-9  # length of a range in which nothing was seen
+ADDITION_BITS = 21  # of the larger factor by which XNNPACK's addition multiplies its inputs
+
+
+class _Stepped:
+    """A layer that may be told the scales of its stored inputs and outputs, and then infers with integers.
+
+    Args:
+        *arguments: the layer's own.
+        steps: list of the scale of each input and of the output, see `quantization_aware.settled`; None if not told.
+        **options: the layer's own.
+    """
+
+    def __init__(self, *arguments, steps=None, **options):
+        super().__init__(*arguments, **options)
+        self.steps = steps
+
+    def call(self, inputs, training=None):
+        """Shapes are those of the layer without rounding."""
+        if training or self.steps is None:
+            return self.in_float(inputs)
+        return self.in_integers(inputs, *self.steps)
+
+    def in_float(self, inputs):
+        """The outputs, not rounded to their scale."""
+        return super().call(inputs)
+
+    def get_config(self):
+        """Configuration, for saving."""
+        return super().get_config() | {"steps": self.steps}
+
+
+class _Weighted(_Stepped):
+    """A layer with `bias` and a `deployed_kernel` (..., channels), which is rounded to 8 bits, to `multiply` by."""
+
+    def in_float(self, inputs):
+        """With a gradient for the kernel."""
+        return self.multiply(inputs, rounded_kernel(self.deployed_kernel)) + self.bias
+
+    def in_integers(self, inputs, of_inputs, of_outputs):
+        """As XNNPACK's qs8-qc8w kernels, which scale the sums in float32."""
+        kernel = self.deployed_kernel
+        scale = kernel_scale(kernel)
+        product = of_inputs * ops.reshape(scale, (-1,))
+        sums = self.multiply(_stored(inputs, of_inputs), ops.round(kernel / scale)) + ops.round(self.bias / product)
+        return ops.round(sums * _quotient(product, of_outputs)) * of_outputs
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class QuantizedConv2D(keras.layers.Conv2D):
+class QuantizedConv2D(_Weighted, keras.layers.Conv2D):
     """`keras.layers.Conv2D` whose kernel is rounded to 8 bits.
 
     What it computes with is the kernel times the scales of inputs and outputs. Trained is the kernel alone, at the size
@@ -23,7 +71,7 @@ class QuantizedConv2D(keras.layers.Conv2D):
 
     Args:
         input_scale: list with a number an input channel, or one for all.
-        **options: those of `keras.layers.Conv2D`.
+        **options: `steps`, and those of `keras.layers.Conv2D`.
     """
 
     def __init__(self, *arguments, input_scale=(1.0,), **options):
@@ -47,17 +95,16 @@ class QuantizedConv2D(keras.layers.Conv2D):
         input_scale = ops.convert_to_tensor(self.input_scale, self.kernel.dtype)[:, None]
         return self.kernel * input_scale * self.output_scale
 
-    def call(self, inputs):
+    def multiply(self, inputs, kernel):
         """(n, h, w, c) -> (n, h, w, filters)."""
-        outputs = ops.conv(
+        return ops.conv(
             inputs,
-            rounded_kernel(self.deployed_kernel),
+            kernel,
             strides=list(self.strides),
             padding=self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        return outputs + self.bias
 
     def get_config(self):
         """Configuration, for saving."""
@@ -65,12 +112,62 @@ class QuantizedConv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class QuantizedDense(keras.layers.Dense):
-    """`keras.layers.Dense` whose kernel is rounded to 8 bits."""
+class QuantizedDense(_Weighted, keras.layers.Dense):
+    """`keras.layers.Dense` whose kernel is rounded to 8 bits: (n, c) -> (n, units)."""
 
-    def call(self, inputs, training=None):
-        """(n, c) -> (n, units)."""
-        return ops.matmul(inputs, rounded_kernel(self.kernel)) + self.bias
+    multiply = staticmethod(ops.matmul)
+
+    @property
+    def deployed_kernel(self):
+        """The kernel that is rounded."""
+        return ops.convert_to_tensor(self.kernel)
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class QuantizedAdd(_Stepped, keras.layers.Add):
+    """`keras.layers.Add` of two stored activations."""
+
+    def in_integers(self, inputs, *steps):
+        """As XNNPACK's qs8-vadd kernels, in fixed point."""
+        of_inputs, of_outputs = np.float32(steps[:-1]), np.float32(steps[-1])
+        ratios = of_inputs / of_outputs
+        shift = ADDITION_BITS - int(np.frexp(ratios.max())[1])
+        total = 2 ** (shift - 1)  # so that the shift rounds to the nearest, ties upwards
+        for x, step, factor in zip(inputs, of_inputs, np.rint(np.ldexp(ratios, shift)), strict=True):
+            total += ops.cast(_stored(x, step), "int32") * int(factor)
+        return ops.cast(ops.right_shift(total, shift), self.compute_dtype) * of_outputs
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class QuantizedMultiply(_Stepped, keras.layers.Multiply):
+    """`keras.layers.Multiply` of two stored activations."""
+
+    def in_integers(self, inputs, *steps):
+        """As XNNPACK's qs8-vmul kernels."""
+        first, second, of_outputs = np.float32(steps)
+        products = _stored(inputs[0], first) * _stored(inputs[1], second)
+        return ops.round(products * (first * second / of_outputs)) * of_outputs
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class QuantizedGlobalAveragePooling2D(_Stepped, keras.layers.GlobalAveragePooling2D):
+    """`keras.layers.GlobalAveragePooling2D` of a stored activation."""
+
+    def in_integers(self, inputs, of_inputs, of_outputs):
+        """As XNNPACK, which scales the sum in float32."""
+        _, height, width, _ = ops.shape(inputs)
+        sums = ops.sum(_stored(inputs, of_inputs), axis=(1, 2), keepdims=self.keepdims)
+        return ops.round(sums * (of_inputs / (ops.cast(height * width, sums.dtype) * of_outputs))) * of_outputs
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class QuantizedAveragePooling2D(_Stepped, keras.layers.AveragePooling2D):
+    """`keras.layers.AveragePooling2D` of a stored activation that is never below 0, so that -128 stands for 0."""
+
+    def in_integers(self, inputs, step):
+        """As LiteRT's own kernel, which rounds ties of what is stored away from 0."""
+        stored = self.in_float(_stored(inputs, step)) - 128
+        return (ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5) + 128) * step
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -115,6 +212,11 @@ class ActivationRange(keras.layers.Layer):
         return super().get_config() | {"freeze_after": self.freeze_after}
 
 
+def _stored(x, step):
+    """Integers, less their zero point, as which an activation is stored."""
+    return ops.round(x / step)
+
+
 def rounded_kernel(kernel):
     """A kernel (..., channels) rounded to 8 bits, symmetric, with a scale a channel; the gradient is the kernel's."""
     scale = ops.stop_gradient(kernel_scale(kernel))
@@ -124,7 +226,12 @@ def rounded_kernel(kernel):
 def kernel_scale(kernel):
     """Scale of each output channel of a kernel (..., channels): (1, ..., channels), the largest value over 127."""
     largest = ops.max(ops.abs(kernel), axis=[*range(len(kernel.shape) - 1)], keepdims=True)
-    return ops.where(largest > 0, largest, 1.0) / LEVELS
+    return _quotient(ops.where(largest > 0, largest, 1.0), LEVELS)
+
+
+def _quotient(x, number):
+    """x / number to the last bit, by which ties go their way; TensorFlow's graphs would multiply by 1 / number."""
+    return ops.cast(ops.cast(x, "float64") / number, x.dtype)
 
 
 def activation_scale(low, high):

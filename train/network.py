@@ -109,9 +109,7 @@ def deployable(model, image_shape, weights):
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=stock)
     copy = keras.Model(copy.inputs[0], copy.outputs[0], name=model.name)
     copy.set_weights(weights)
-    if quantization_aware.is_quantization_aware(copy):
-        quantization_aware.round_biases(copy)
-    return copy
+    return quantization_aware.settled(copy) if quantization_aware.is_quantization_aware(copy) else copy
 
 
 def published(name, weights):
