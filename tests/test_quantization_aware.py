@@ -121,6 +121,10 @@ def test_a_settled_net_rounds_to_integers_but_not_in_training(digits_net):
 
     aware, images = digits_net
     model = quantization_aware.settled(aware)
+    for layer in model.layers:
+        if hasattr(layer, "deployed_kernel"):
+            product = layer.steps[0] * np.ravel(quantized_layers.kernel_scale(layer.deployed_kernel))
+            assert np.allclose(layer.bias / product, np.round(layer.bias / product), atol=0.01)
     (output,) = [layer for layer in model.layers if layer.output is model.outputs[0]]
     step = model.get_layer("predictions").steps[1]
     assert isinstance(output, quantized_layers.ActivationRange)

@@ -2,7 +2,7 @@
 
 Of a model of `--qat` and so many test images of CIFAR-10: the share of scores that are the same, the share within one
 step of their scale, and the largest difference in steps, for each two of XNNPACK (what LiteRT uses), its built-in
-optimized and reference kernels, and the Keras model in float32 and in float64.
+optimized and reference kernels, and the Keras model.
 """
 
 import itertools
@@ -14,7 +14,6 @@ import train
 
 train.import_tensorflow_quietly()
 
-import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: E402
 from benches.rounds import DATA  # noqa: E402
@@ -43,23 +42,14 @@ def integers(path, kernels, images):
     return (np.stack(found).astype("float64") - zero_point) * scale, scale
 
 
-def in_float64(model):
-    """The same net in float64."""
-    wide = keras.models.clone_model(
-        model, clone_function=lambda layer: layer.from_config(layer.get_config() | {"dtype": "float64"})
-    )
-    wide.set_weights(model.get_weights())
-    return wide
-
-
 def main(path, num_images):
     """Prints a line for each two."""
     source = data.load("tfds:cifar10", data_dir=os.path.join(DATA, "tfds"))
     images, _, _ = input_pipeline.arrays(source, "test", int(num_images))
     model = predictor.load_keras(path)
-    scores = {"Keras": model, "Keras, float64": in_float64(model)}
-    for name, net in scores.items():
-        scores[name] = np.asarray(net(images.astype(net.compute_dtype), training=False))
+    keras_model = predictor.from_keras(model)
+    batches = np.array_split(images, -(-len(images) // 100))
+    scores = {"Keras": np.concatenate([*map(keras_model.predict, batches)])}
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "int8.tflite")
         pipeline.make("int8", pipeline.stage(model, folder, None, 1), file)
