@@ -45,8 +45,11 @@ def _test_errors(run):
     """Test error in per cent by the number of epochs done."""
     model = run.model()
     tested = run.tester(model)
-    last = {run.config.epochs: tested()["test_error"]}
-    return {epoch: tested()["test_error"] for epoch in moments.visit(run, model.variables, MOST_TESTED)} | last
+    errors = {run.config.epochs: tested()["test_error"]}
+    for epoch in moments.visit(run, model.variables, MOST_TESTED):
+        if epoch not in errors:  # the last checkpoint is the model
+            errors[epoch] = tested()["test_error"]
+    return errors
 
 
 def draw(rows):
