@@ -254,6 +254,7 @@ LAYERS = {
     keras.layers.Dropout: _nothing,
     quantized_layers.QuantizedConv2D: _conv,
     quantized_layers.QuantizedDense: _dense,
+    quantized_layers.QuantizedRescaling: _rescaling,
     quantized_layers.QuantizedAdd: _merge("ADD"),
     quantized_layers.QuantizedMultiply: _merge("MUL"),
     quantized_layers.QuantizedAveragePooling2D: _pool("AVERAGE_POOL_2D"),

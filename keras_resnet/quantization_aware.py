@@ -42,6 +42,7 @@ WEIGHTED = (QuantizedConv2D, QuantizedDense)
 SETTLED = {
     QuantizedConv2D: QuantizedConv2D,
     QuantizedDense: QuantizedDense,
+    keras.layers.Rescaling: quantized_layers.QuantizedRescaling,
     keras.layers.Add: quantized_layers.QuantizedAdd,
     keras.layers.Multiply: quantized_layers.QuantizedMultiply,
     keras.layers.AveragePooling2D: quantized_layers.QuantizedAveragePooling2D,
@@ -69,22 +70,18 @@ def settled(model):
     consumers = _consumers(model)
     makers = {id(layer.output): layer for layer in model.layers}
 
-    def step(found):
-        low, high = map(float, found.get_weights()[:2])
-        return float(np.float32(max(high - low, quantized_layers.LEAST) / 255))
-
     def step_before(tensor):
         layer = makers[id(tensor)]
         while not isinstance(layer, ActivationRange):  # padding and pooling keep the scale
             if isinstance(layer, keras.layers.InputLayer):
                 return 1.0
             layer = makers[id(layer.input)]
-        return step(layer)
+        return quantized_layers.step(layer.range_low, layer.range_high)
 
     def step_after(layer):
         while not isinstance(layer, ActivationRange):
             (layer,) = consumers[layer.name]
-        return step(layer)
+        return quantized_layers.step(layer.range_low, layer.range_high)
 
     def remade(layer):
         config, kind = layer.get_config(), SETTLED.get(type(layer))

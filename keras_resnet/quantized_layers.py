@@ -124,18 +124,34 @@ class QuantizedDense(_Weighted, keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
+class QuantizedRescaling(_Stepped, keras.layers.Rescaling):
+    """`keras.layers.Rescaling` of pixels, by 1: it adds an offset that is stored in 8 bits."""
+
+    def in_integers(self, inputs, of_inputs, of_outputs):
+        """As `QuantizedAdd`."""
+        of_offset = step(min(0.0, *self.offset), max(0.0, *self.offset))
+        offset = ops.convert_to_tensor(self.offset, self.compute_dtype)
+        return _fixed_point_sum([inputs, offset], of_inputs, of_offset, of_outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
 class QuantizedAdd(_Stepped, keras.layers.Add):
     """`keras.layers.Add` of two stored activations."""
 
     def in_integers(self, inputs, *steps):
-        """As XNNPACK's qs8-vadd kernels, in fixed point."""
-        of_inputs, of_outputs = np.float32(steps[:-1]), np.float32(steps[-1])
-        ratios = of_inputs / of_outputs
-        shift = ADDITION_BITS - int(np.frexp(ratios.max())[1])
-        total = 2 ** (shift - 1)  # so that the shift rounds to the nearest, ties upwards
-        for x, step, factor in zip(inputs, of_inputs, np.rint(np.ldexp(ratios, shift)), strict=True):
-            total += ops.cast(_stored(x, step), "int32") * int(factor)
-        return ops.cast(ops.right_shift(total, shift), self.compute_dtype) * of_outputs
+        """In fixed point."""
+        return _fixed_point_sum(inputs, *steps)
+
+
+def _fixed_point_sum(inputs, *steps):
+    """As XNNPACK's qs8-vadd kernels."""
+    of_inputs, of_outputs = np.float32(steps[:-1]), np.float32(steps[-1])
+    ratios = of_inputs / of_outputs
+    shift = ADDITION_BITS - int(np.frexp(ratios.max())[1])
+    total = 2 ** (shift - 1)  # so that the shift rounds to the nearest, ties upwards
+    for x, of_input, factor in zip(inputs, of_inputs, np.rint(np.ldexp(ratios, shift)), strict=True):
+        total += ops.cast(_stored(x, of_input), "int32") * int(factor)
+    return ops.cast(ops.right_shift(total, shift), inputs[0].dtype) * of_outputs
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -145,8 +161,9 @@ class QuantizedMultiply(_Stepped, keras.layers.Multiply):
     def in_integers(self, inputs, *steps):
         """As XNNPACK's qs8-vmul kernels."""
         first, second, of_outputs = np.float32(steps)
-        products = _stored(inputs[0], first) * _stored(inputs[1], second)
-        return ops.round(products * (first * second / of_outputs)) * of_outputs
+        # In float32, TensorFlow's graphs would multiply the smaller input by the factor first.
+        products = ops.cast(_stored(inputs[0], first), "int32") * ops.cast(_stored(inputs[1], second), "int32")
+        return ops.round(ops.cast(products, self.compute_dtype) * (first * second / of_outputs)) * of_outputs
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -237,6 +254,11 @@ def _quotient(x, number):
 def activation_scale(low, high):
     """Scale of an activation whose range is cut into 256 numbers."""
     return ops.maximum(high - low, LEAST) / 255
+
+
+def step(low, high):
+    """The same scale to the last bit of float32, of two numbers, as files have it."""
+    return float(np.float32(max(float(high) - float(low), LEAST) / 255))
 
 
 def rounded_activation(x, low, high):

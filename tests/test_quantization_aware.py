@@ -56,6 +56,38 @@ def test_the_int8_file_gives_what_the_net_gives(case, tmp_path):
     assert 1e-4 < error < 0.2  # it rounds, and it is the same net
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("means", [(0.5, 0.5, 0.5), (0.499, 0.377, 0.57), (0.397, 0.373, 0.353)])
+def test_the_int8_file_subtracts_the_mean_as_the_net_does(means, tmp_path):
+    """All 256 values of a pixel; of these means, sums in float32 round one value or all odd ones the other way."""
+    pixels = keras.Input((1, 1, 3))
+    centred = keras.layers.Rescaling([1.0] * 3, [-255 * mean for mean in means])(pixels)
+    conv = keras.layers.Conv2D(3, 1)
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(conv(centred)))
+    conv.kernel.assign(np.eye(3)[None, None])  # so that the scores are the pixels less the mean
+    images = np.arange(256, dtype="uint8")[:, None, None, None].repeat(3, axis=-1)
+    settled = quantization_aware.settled(quantization_aware.convert(model, images.astype("float32"), 1))
+    scores, step = int8_scores(settled, images, tmp_path)
+    assert np.abs(scores - predictor.from_keras(settled).predict(images)).max() < 1e-3 * step
+
+
+@pytest.mark.unit
+def test_products_are_scaled_whole_in_a_graph_too():
+    """TensorFlow's graphs multiply the smaller factor by a constant first, which rounds some ties the other way."""
+    import tensorflow as tf
+
+    steps = np.float32([0.04462060704827309, 1 / 256, 0.0340191125869751])  # of an SEResNet50: 21 * 237 makes 25.5
+    integers = np.arange(256)
+    inputs = [integers[None, :, None, None] * steps[0], integers[None, None, None, :] * steps[1]]
+    layer = quantized_layers.QuantizedMultiply(steps=steps.tolist())
+    found = tf.function(lambda x, gate: layer([x, gate]))(
+        tf.repeat(tf.constant(inputs[0], "float32"), 256, axis=-1), tf.constant(inputs[1], "float32")
+    )
+    products = np.float32(np.multiply.outer(integers, integers))
+    expected = np.round(products * (steps[0] * steps[1] / steps[2]))
+    assert np.array_equal(np.round(found[0, :, 0] / steps[2]), expected)
+
+
 @pytest.fixture
 def digits_net(digits_run):
     model = predictor.load_keras(str(digits_run / "model.keras"))
