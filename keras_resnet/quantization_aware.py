@@ -209,7 +209,13 @@ def _set_weights(new, model, consumers):
                 weights.append(np.ones(kernel.shape[-1]))
             new.get_layer(layer.name).set_weights(weights)
         elif isinstance(layer, keras.layers.Activation):  # int8 kernels fix a sigmoid's scale
-            new.get_layer(f"{layer.name}_range").set_weights([*np.array([0, 255 / 256, np.inf])])
+            _fix_range(new, layer, 255 / 256)
+        elif isinstance(layer, keras.layers.Rescaling) and not np.any(layer.offset):  # files keep such pixels as given
+            _fix_range(new, layer, 255)
+
+
+def _fix_range(new, layer, high):
+    new.get_layer(f"{layer.name}_range").set_weights([*np.array([0, high, np.inf])])
 
 
 def _scale_and_shift(norm):

@@ -14,6 +14,7 @@ LEVELS = 127  # of symmetric 8-bit weights
 MOMENTUM = 0.99  # of the moving average of ranges, per batch (arXiv 1712.05877, section 3.1: "close to 1")
 LEAST = 1e-9  # length of a range in which nothing was seen
 ADDITION_BITS = 21  # of the larger factor by which XNNPACK's addition multiplies its inputs
+ADDITION_SHIFTS = range(13, 31)  # by which it divides: of ratios of scales from 2^-10 to 2^8
 
 
 class _Stepped:
@@ -129,8 +130,9 @@ class QuantizedRescaling(_Stepped, keras.layers.Rescaling):
 
     def in_integers(self, inputs, of_inputs, of_outputs):
         """As `QuantizedAdd`."""
-        of_offset = step(min(0.0, *self.offset), max(0.0, *self.offset))
-        offset = ops.convert_to_tensor(self.offset, self.compute_dtype)
+        offset = np.ravel(self.offset)
+        of_offset = step(min(0.0, *offset), max(0.0, *offset))
+        offset = ops.convert_to_tensor(offset, self.compute_dtype)
         return _fixed_point_sum([inputs, offset], of_inputs, of_offset, of_outputs)
 
 
@@ -144,10 +146,12 @@ class QuantizedAdd(_Stepped, keras.layers.Add):
 
 
 def _fixed_point_sum(inputs, *steps):
-    """As XNNPACK's qs8-vadd kernels."""
+    """As XNNPACK's qs8-vadd kernels; what they do not take, sums as good as always 0, is LiteRT's and not rounded."""
     of_inputs, of_outputs = np.float32(steps[:-1]), np.float32(steps[-1])
     ratios = of_inputs / of_outputs
     shift = ADDITION_BITS - int(np.frexp(ratios.max())[1])
+    if shift not in ADDITION_SHIFTS:
+        return sum(inputs)
     total = 2 ** (shift - 1)  # so that the shift rounds to the nearest, ties upwards
     for x, of_input, factor in zip(inputs, of_inputs, np.rint(np.ldexp(ratios, shift)), strict=True):
         total += ops.cast(_stored(x, of_input), "int32") * int(factor)

@@ -72,6 +72,23 @@ def test_the_int8_file_subtracts_the_mean_as_the_net_does(means, tmp_path):
 
 
 @pytest.mark.unit
+def test_pixels_from_which_nothing_is_subtracted_stay_as_in_the_file(tmp_path):
+    pixels = keras.Input((1, 1, 3))
+    scaled = keras.layers.Conv2D(3, 1)(keras.layers.Rescaling(1 / 255)(pixels))
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(scaled))
+    images = np.random.default_rng(0).integers(0, 200, (64, 1, 1, 3)).astype("uint8")
+    settled = quantization_aware.settled(quantization_aware.convert(model, images.astype("float32"), 1))
+    scores, step = int8_scores(settled, images, tmp_path)
+    assert np.abs(scores - predictor.from_keras(settled).predict(images)).max() < 1e-3 * step
+
+
+@pytest.mark.unit
+def test_a_block_that_adds_nothing_does_not_end_in_an_error():
+    zeros = np.zeros((1, 2), "float32")
+    assert np.array_equal(quantized_layers.QuantizedAdd(steps=[1.0, 1.0, 1e-12])([zeros, zeros]), zeros)
+
+
+@pytest.mark.unit
 def test_products_are_scaled_whole_in_a_graph_too():
     """TensorFlow's graphs multiply the smaller factor by a constant first, which rounds some ties the other way."""
     import tensorflow as tf
