@@ -83,6 +83,20 @@ def test_pixels_from_which_nothing_is_subtracted_stay_as_in_the_file(tmp_path):
 
 
 @pytest.mark.unit
+def test_ties_of_a_mean_go_as_in_the_file(tmp_path):
+    pixels = keras.Input((1, 2, 1))
+    conv = keras.layers.Conv2D(1, 1)
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(conv(pixels)))
+    conv.kernel.assign([[[[1.0]]]])
+    whole = np.arange(256, dtype="uint8")[:, None, None, None].repeat(2, axis=2)  # so that all scales are 1
+    settled = quantization_aware.settled(quantization_aware.convert(model, whole.astype("float32"), 1))
+    images = np.concatenate([whole[:-1, :, :1], whole[1:, :, :1]], axis=2)
+    scores, step = int8_scores(settled, images, tmp_path)
+    assert step == 1
+    assert np.array_equal(scores, predictor.from_keras(settled).predict(images))
+
+
+@pytest.mark.unit
 def test_a_block_that_adds_nothing_does_not_end_in_an_error():
     zeros = np.zeros((1, 2), "float32")
     assert np.array_equal(quantized_layers.QuantizedAdd(steps=[1.0, 1.0, 1e-12])([zeros, zeros]), zeros)
