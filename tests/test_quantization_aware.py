@@ -27,6 +27,16 @@ def int8_scores(model, images, tmp_path):
     return predictor.from_tflite(str(path)).predict(images), output["quantization"][0]
 
 
+def steps_apart(model, images, tmp_path):
+    """Largest difference between the scores of a settled model and its int8 file, in steps of their scale."""
+    scores, step = int8_scores(model, images, tmp_path)
+    return np.abs(scores - predictor.from_keras(model).predict(images)).max() / step
+
+
+def settled_on(images, model):
+    return quantization_aware.settled(quantization_aware.convert(model, images.astype("float32"), 1))
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize(
     "case",
@@ -45,10 +55,9 @@ def test_the_int8_file_gives_what_the_net_gives(case, tmp_path):
     settled = quantization_aware.settled(aware)
     settled.save(tmp_path / "model.keras")
     settled = predictor.load_keras(str(tmp_path / "model.keras"))
+    assert steps_apart(settled, images, tmp_path) < 1e-3
     expected = predictor.from_keras(settled).predict(images)
-    scores, step = int8_scores(settled, images, tmp_path)
-    assert np.abs(scores - expected).max() < 1e-3 * step
-    steps = np.abs(trained - expected) / step
+    steps = np.abs(trained - expected) / settled.get_layer("predictions").steps[1]
     assert np.mean(steps) < 2
     assert steps.max() < 10
     exact = predictor.from_keras(model).predict(images)
@@ -66,9 +75,7 @@ def test_the_int8_file_subtracts_the_mean_as_the_net_does(means, tmp_path):
     model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(conv(centred)))
     conv.kernel.assign(np.eye(3)[None, None])  # so that the scores are the pixels less the mean
     images = np.arange(256, dtype="uint8")[:, None, None, None].repeat(3, axis=-1)
-    settled = quantization_aware.settled(quantization_aware.convert(model, images.astype("float32"), 1))
-    scores, step = int8_scores(settled, images, tmp_path)
-    assert np.abs(scores - predictor.from_keras(settled).predict(images)).max() < 1e-3 * step
+    assert steps_apart(settled_on(images, model), images, tmp_path) < 1e-3
 
 
 @pytest.mark.unit
@@ -77,9 +84,7 @@ def test_pixels_from_which_nothing_is_subtracted_stay_as_in_the_file(tmp_path):
     scaled = keras.layers.Conv2D(3, 1)(keras.layers.Rescaling(1 / 255)(pixels))
     model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(scaled))
     images = np.random.default_rng(0).integers(0, 200, (64, 1, 1, 3)).astype("uint8")
-    settled = quantization_aware.settled(quantization_aware.convert(model, images.astype("float32"), 1))
-    scores, step = int8_scores(settled, images, tmp_path)
-    assert np.abs(scores - predictor.from_keras(settled).predict(images)).max() < 1e-3 * step
+    assert steps_apart(settled_on(images, model), images, tmp_path) < 1e-3
 
 
 @pytest.mark.unit
@@ -89,11 +94,8 @@ def test_ties_of_a_mean_go_as_in_the_file(tmp_path):
     model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(conv(pixels)))
     conv.kernel.assign([[[[1.0]]]])
     whole = np.arange(256, dtype="uint8")[:, None, None, None].repeat(2, axis=2)  # so that all scales are 1
-    settled = quantization_aware.settled(quantization_aware.convert(model, whole.astype("float32"), 1))
     images = np.concatenate([whole[:-1, :, :1], whole[1:, :, :1]], axis=2)
-    scores, step = int8_scores(settled, images, tmp_path)
-    assert step == 1
-    assert np.array_equal(scores, predictor.from_keras(settled).predict(images))
+    assert steps_apart(settled_on(whole, model), images, tmp_path) == 0
 
 
 @pytest.mark.unit
@@ -241,11 +243,9 @@ def test_qat_exports_int8_without_calibration_images(qat_run, digits_run, tmp_pa
     assert card["artifacts"]["int8"]["top1"] >= before - 0.01
     images, _, _ = input_pipeline.arrays(source, "test", 200)
     model = predictor.load_keras(str(qat_run / "model.keras"))
-    scores, step = int8_scores(model, images, tmp_path)
-    expected = predictor.from_keras(model).predict(images)
-    assert np.abs(scores - expected).max() < 1e-3 * step
+    assert steps_apart(model, images, tmp_path) < 1e-3
     anywhere = predictor.from_keras(predictor.for_any_size(model)).predict(images)
-    assert np.array_equal(anywhere, expected)
+    assert np.array_equal(anywhere, predictor.from_keras(model).predict(images))
 
 
 @pytest.mark.smoke
