@@ -9,6 +9,7 @@ import numpy as np
 
 from export import equivalents
 from export.graph import Graph, Operator, Tensor, constant
+from keras_resnet import quantized_layers
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
 SAME_SCALE = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU")  # LiteRT's kernels do not rescale their outputs
@@ -85,8 +86,8 @@ def scale_and_zero_point(smallest, largest, dtype):
     """Of an activation: 0 is always a stored number, so that padding with it is exact."""
     smallest, largest = min(float(smallest), 0.0), max(float(largest), 0.0)
     if dtype == "int16":
-        return np.float32(max(-smallest, largest, 1e-9) / LIMITS["int16"]), 0
-    scale = np.float32(max(largest - smallest, 1e-9) / 255)
+        return np.float32(max(-smallest, largest, quantized_layers.LEAST) / LIMITS["int16"]), 0
+    scale = np.float32(quantized_layers.stored_scale(smallest, largest))
     return scale, int(np.clip(np.round(-128 - smallest / scale), -128, 127))
 
 

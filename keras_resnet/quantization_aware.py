@@ -76,12 +76,12 @@ def settled(model):
             if isinstance(layer, keras.layers.InputLayer):
                 return 1.0
             layer = makers[id(layer.input)]
-        return quantized_layers.step(layer.range_low, layer.range_high)
+        return quantized_layers.stored_scale(layer.range_low, layer.range_high)
 
     def step_after(layer):
         while not isinstance(layer, ActivationRange):
             (layer,) = consumers[layer.name]
-        return quantized_layers.step(layer.range_low, layer.range_high)
+        return quantized_layers.stored_scale(layer.range_low, layer.range_high)
 
     def remade(layer):
         config, kind = layer.get_config(), SETTLED.get(type(layer))

@@ -131,7 +131,7 @@ class QuantizedRescaling(_Stepped, keras.layers.Rescaling):
     def in_integers(self, inputs, of_inputs, of_outputs):
         """As `QuantizedAdd`."""
         offset = np.ravel(self.offset)
-        of_offset = step(min(0.0, *offset), max(0.0, *offset))
+        of_offset = stored_scale(min(0.0, *offset), max(0.0, *offset))
         offset = ops.convert_to_tensor(offset, self.compute_dtype)
         return _fixed_point_sum([inputs, offset], of_inputs, of_offset, of_outputs)
 
@@ -260,8 +260,8 @@ def activation_scale(low, high):
     return ops.maximum(high - low, LEAST) / 255
 
 
-def step(low, high):
-    """The same scale to the last bit of float32, of two numbers, as files have it."""
+def stored_scale(low, high):
+    """The same scale to the last bit of float32, of two numbers, as files have it: float."""
     return float(np.float32(max(float(high) - float(low), LEAST) / 255))
 
 
