@@ -58,7 +58,7 @@ def test_the_int8_file_gives_what_the_net_gives(case, tmp_path):
     assert steps_apart(settled, images, tmp_path) < 1e-3
     expected = predictor.from_keras(settled).predict(images)
     steps = np.abs(trained - expected) / settled.get_layer("predictions").steps[1]
-    assert np.mean(steps) < 2
+    assert np.mean(steps) < (2 if name == "SEResNet50" else 1.5)  # which rounds its products as well
     assert steps.max() < 10
     exact = predictor.from_keras(model).predict(images)
     error = np.sqrt(np.mean((expected - exact) ** 2) / np.mean(exact**2))
