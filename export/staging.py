@@ -34,22 +34,19 @@ def opened(output_dir, overwrite):
         ValueError: if nothing can be written there, another export is at work there, the folder is not empty, what has
             the staging folder's name is none, or the disk fills up meanwhile.
     """
-    made = _missing(output_dir)
-    try:
-        with _claimed(output_dir) as folder:
-            check_replaceable(output_dir, overwrite)
-            yield folder
-    except Exception as error:
-        if getattr(error, "errno", None) not in FULL and not any(os.strerror(one) in str(error) for one in FULL):
-            raise
-        raise ValueError(
-            f"The disk filled up during the export; nothing was published. Received: --output_dir={output_dir}, with "
-            f"{_free(output_dir):,} bytes free now. Free some, or ask for fewer --formats."
-        ) from error
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):  # it holds the export
-                os.rmdir(path)
+    with train.no_empty_folders(output_dir):
+        try:
+            with _claimed(output_dir) as folder:
+                check_replaceable(output_dir, overwrite)
+                yield folder
+        except Exception as error:
+            if getattr(error, "errno", None) not in FULL and not any(os.strerror(one) in str(error) for one in FULL):
+                raise
+            raise ValueError(
+                "The disk filled up during the export; nothing was published. "
+                f"Received: --output_dir={output_dir}, with {_free(output_dir):,} bytes free now. "
+                "Free some, or ask for fewer --formats."
+            ) from error
 
 
 def check_replaceable(output_dir, overwrite):
@@ -169,15 +166,6 @@ def _remove(folder):
     with contextlib.suppress(OSError):
         _clear(folder)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _missing(path):
-    """The folders on the way to a path, itself included, that do not exist: list of str, the innermost first."""
-    missing, path = [], os.path.abspath(path)
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing
 
 
 def _free(path):

@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "in", pathlib.Path("/proc/nope")):
         with pytest.raises(ValueError, match=f"Expected --output_dir to be a folder .* --output_dir={folder}"):
             lab.check_output_dir(str(folder))
-    lab.check_output_dir(str(tmp_path / "new"))
+    lab.check_output_dir(str(tmp_path / "new" / "deeper"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     lab.check_output_dir(str(tmp_path))
 

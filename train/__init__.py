@@ -64,6 +64,21 @@ def nearest(received, expected, most=3):
     return f" Nearest: {', '.join(found)}." if found else ""
 
 
+@contextlib.contextmanager
+def no_empty_folders(path):
+    """Removes at the end what was made meanwhile of the folders on the way to a path, itself included, and is empty."""
+    missing, path = [], os.path.abspath(path)
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it holds something, or was not made
+                os.rmdir(folder)
+
+
 def exit_code(code):
     """The shell's form of a process's end: what a signal ended has 128 + its number."""
     return 128 - code if code < 0 else code

@@ -125,14 +125,12 @@ def settings_from_flags(values):
 
 def check_output_dir(folder):
     """Raises ValueError if the folder of the results cannot be written, or made; it is not left where it was not."""
-    is_new = not os.path.exists(folder)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-        if is_new:
-            os.rmdir(folder)
-    except OSError:
-        writable = False
+    with train.no_empty_folders(folder):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            writable = os.access(folder, os.W_OK)
+        except OSError:
+            writable = False
     if not writable:
         raise ValueError(f"Expected --output_dir to be a folder that can be written. Received: --output_dir={folder}.")
 
