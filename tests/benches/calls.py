@@ -20,9 +20,9 @@ def litert(file, threads):
 
     interpreter = Interpreter(model_path=file, num_threads=threads)
     interpreter.allocate_tensors()
-    (image,) = interpreter.get_input_details()
-    noise = np.random.default_rng(0).integers(0, 127, image["shape"]).astype(image["dtype"])
-    interpreter.set_tensor(image["index"], noise)
+    for given in interpreter.get_input_details():
+        noise = np.random.default_rng(0).integers(0, 127, given["shape"]).astype(given["dtype"])
+        interpreter.set_tensor(given["index"], noise)
     return interpreter.invoke
 
 
